@@ -1,0 +1,77 @@
+"""Jets as arrays: a pytree of padded constituents, and the masked reductions every transform needs.
+
+Shape glossary: B jets, N constituents (padding included). Everything here is written for ONE jet [N] and works
+unchanged on a batch [..., N], because it reduces over the last axis only.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+Padded: TypeAlias = Float[Array, "*B N"] | Float[np.ndarray, "*B N"]
+
+
+class Jets(NamedTuple):
+    """One jet or a batch of jets, zero-padded: pt [GeV], eta and phi (relative to the jet after `center`)."""
+
+    pt: Float[Array, "*B N"]
+    eta: Float[Array, "*B N"]
+    phi: Float[Array, "*B N"]
+    mask: Bool[Array, "*B N"]  # true for a real constituent
+    extras: dict[str, Float[Array, "*B N"]]  # charge, impact parameters, ...: carried along by every transform
+
+
+def make_jets(pt: Padded, eta: Padded, phi: Padded, extras: Mapping[str, Padded] | None = None) -> Jets:
+    """Jets from padded JAX or numpy arrays; a constituent is real where its pT is positive."""
+    columns = {name: jnp.asarray(x) for name, x in (extras or {}).items()}
+    return Jets(jnp.asarray(pt), jnp.asarray(eta), jnp.asarray(phi), jnp.asarray(pt) > 0, columns)
+
+
+def keep(jets: Jets, mask: Bool[Array, "*B N"]) -> Jets:
+    """Only the constituents where `mask` is true as well; the slots of the others become zero padding."""
+    mask = jets.mask & mask
+    zero = lambda x: jnp.where(mask, x, 0)  # noqa: E731
+    return Jets(zero(jets.pt), zero(jets.eta), zero(jets.phi), mask, {name: zero(x) for name, x in jets.extras.items()})
+
+
+def wrap_phi(phi: Float[Array, "*any"]) -> Float[Array, "*any"]:
+    """An azimuthal angle or difference [rad] brought to (-pi, pi]."""
+    # An angle within one turn is moved by exactly 0 or one turn, so small differences keep every bit.
+    turns = jnp.ceil((phi - jnp.pi) / (2 * jnp.pi))
+    return phi - turns * 2 * jnp.pi
+
+
+def total_pt(jets: Jets) -> Float[Array, "*B"]:
+    """Scalar sum of the constituents' pT [GeV]."""
+    return jnp.sum(jets.pt, axis=-1)
+
+
+def pt_fraction(jets: Jets) -> Float[Array, "*B N"]:
+    """Each constituent's share of the jet's scalar pT sum; zero for padding and for an empty jet."""
+    total = total_pt(jets)[..., None]
+    return jets.pt / jnp.where(total > 0, total, 1)
+
+
+def centroid(jets: Jets) -> tuple[Float[Array, "*B"], Float[Array, "*B"]]:
+    """pT-weighted mean (eta, phi); phi differences are taken from the hardest constituent, so it may lie at +-pi."""
+    z = pt_fraction(jets)
+    hardest = jnp.argmax(jets.pt, axis=-1, keepdims=True)
+    reference = jnp.take_along_axis(jets.phi, hardest, axis=-1)
+    phi = reference[..., 0] + jnp.sum(z * wrap_phi(jets.phi - reference), axis=-1)
+    return jnp.sum(z * jets.eta, axis=-1), wrap_phi(phi)
+
+
+def relative_to(jets: Jets, eta: Float[Array, "*B"], phi: Float[Array, "*B"]) -> Jets:
+    """The jet seen from the point (eta, phi); padding stays zero."""
+    return jets._replace(
+        eta=jnp.where(jets.mask, jets.eta - eta[..., None], 0),
+        phi=jnp.where(jets.mask, wrap_phi(jets.phi - phi[..., None]), 0),
+    )
+
+
+def center(jets: Jets) -> Jets:
+    """The jet with its pT-weighted centroid moved to (0, 0)."""
+    return relative_to(jets, *centroid(jets))
