@@ -1,0 +1,401 @@
+"""The jet store: a folder of memory-mapped Arrow IPC shards, jagged on disk, and one `metadata.json`.
+
+A shard is an Arrow IPC file of *blocks* (record batches of up to `BLOCK_JETS` jets), so any Arrow reader
+(awkward, pandas, polars, DuckDB) opens it. Columns:
+
+- `constituents`: list<struct<pt, eta, phi[, extras]>>, float32; pt in GeV, phi in (-pi, pi], hardest first;
+- one column a jet-level quantity: `jet_pt`, `jet_mass` [GeV], `jet_eta`, `jet_phi` (float32), `label` (int32).
+
+A block is also the unit of locality: the pipeline shuffles among a window of blocks, so that a store
+larger than memory is read from the disk in long stretches and not jet by jet.
+"""
+
+import contextlib
+import json
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float32, Int64
+
+from jetclr.errors import UserError
+
+FORMAT = "jetclr jet store"
+FORMAT_VERSION = 1
+BLOCK_JETS = 16_384
+SHARD_BLOCKS = 64
+COORDINATES = ("pt", "eta", "phi")
+
+
+class JetChunk(NamedTuple):
+    """A jagged run of jets: what readers and the generator hand to the store.
+
+    `offsets` is int64 [J+1] from 0; `constituents` maps names (at least pt [GeV], eta, phi) to float32
+    [offsets[-1]]; `jets` maps names of jet-level columns to arrays [J].
+    """
+
+    offsets: np.ndarray
+    constituents: dict[str, np.ndarray]
+    jets: dict[str, np.ndarray]
+
+
+def check_chunk(chunk: JetChunk, first_jet: int = 0, source: str = "") -> None:
+    """Refuse jets that no later step could make sense of.
+
+    Raises UserError naming the first bad jet (counted from `first_jet`) for: lengths that disagree, jets without
+    constituents, constituents whose pT is not a positive finite number, eta or phi that is not finite, phi out of
+    [-pi, pi], jet-level columns that are not finite.
+    """
+    place = f" of {source}" if source else ""
+    counts = np.diff(chunk.offsets)
+    missing = [name for name in COORDINATES if name not in chunk.constituents]
+    if missing:
+        raise UserError(f"constituent columns {missing} are missing{place}; there are {sorted(chunk.constituents)}")
+    for name, values in chunk.constituents.items():
+        if len(values) != chunk.offsets[-1]:
+            raise UserError(f"column {name!r}{place} has {len(values)} constituents where {chunk.offsets[-1]} belong")
+    for name, values in chunk.jets.items():
+        if len(values) != len(counts):
+            raise UserError(f"column {name!r}{place} has {len(values)} jets where {len(counts)} belong")
+        if not np.isfinite(values).all():
+            jet = int(np.argmin(np.isfinite(values)))
+            raise UserError(f"jet {first_jet + jet}{place} has {name} = {values[jet]}")
+    if (counts <= 0).any():
+        raise UserError(f"jet {first_jet + int(np.argmax(counts <= 0))}{place} has no constituents")
+    pt, phi = chunk.constituents["pt"], chunk.constituents["phi"]
+    good = {"pt": np.isfinite(pt) & (pt > 0), "phi": np.abs(phi) <= np.float32(np.pi)}
+    for name, values in chunk.constituents.items():
+        ok = good.get(name, np.isfinite(values))
+        if not ok.all():
+            worst = int(np.argmin(ok))
+            jet = int(np.searchsorted(chunk.offsets, worst, side="right")) - 1
+            raise UserError(
+                f"jet {first_jet + jet}{place} has a constituent with {name} = {values[worst]}; "
+                "pT must be positive, phi within [-pi, pi] and every number finite"
+            )
+
+
+def sort_by_pt(chunk: JetChunk) -> JetChunk:
+    """The same jets with each jet's constituents hardest first (order carries no meaning; truncation needs it)."""
+    pt = chunk.constituents["pt"]
+    inner = np.ones(len(pt), bool)
+    inner[chunk.offsets[:-1]] = False  # the first constituent of a jet may be harder than the one before it
+    if (inner[1:] & (pt[1:] > pt[:-1])).any():
+        jet = np.repeat(np.arange(len(chunk.offsets) - 1), np.diff(chunk.offsets))
+        order = np.lexsort((-pt, jet))
+        return chunk._replace(constituents={k: v[order] for k, v in chunk.constituents.items()})
+    return chunk
+
+
+def join_chunks(chunks: Sequence[JetChunk]) -> JetChunk:
+    """Chunks one after the other, as one chunk; they must have the same columns."""
+    offsets = [np.zeros(1, np.int64)]
+    for chunk in chunks:
+        offsets.append(np.asarray(chunk.offsets[1:], np.int64) + offsets[-1][-1])
+    return JetChunk(
+        np.concatenate(offsets),
+        {name: np.concatenate([c.constituents[name] for c in chunks]) for name in chunks[0].constituents},
+        {name: np.concatenate([c.jets[name] for c in chunks]) for name in chunks[0].jets},
+    )
+
+
+def slice_chunk(chunk: JetChunk, start: int, stop: int) -> JetChunk:
+    """Jets start:stop of a chunk."""
+    low, high = int(chunk.offsets[start]), int(chunk.offsets[stop])
+    return JetChunk(
+        chunk.offsets[start : stop + 1] - low,
+        {name: values[low:high] for name, values in chunk.constituents.items()},
+        {name: values[start:stop] for name, values in chunk.jets.items()},
+    )
+
+
+def _record_batch(chunk: JetChunk) -> pa.RecordBatch:
+    names = list(chunk.constituents)
+    values = pa.StructArray.from_arrays(
+        [pa.array(np.ascontiguousarray(chunk.constituents[name])) for name in names], names=names
+    )
+    constituents = pa.ListArray.from_arrays(pa.array(chunk.offsets.astype(np.int32)), values)
+    columns = {"constituents": constituents} | {name: pa.array(v) for name, v in chunk.jets.items()}
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that `path` holds either the old content or all of the new."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(json.dumps(value, indent=2) + "\n")
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+class StoreWriter:
+    """Writes a store as a context manager; the folder appears at `path`, whole, only on a clean exit.
+
+    `metadata` (anything JSON can hold) is kept under "source" in `metadata.json`. Raises UserError if `path`
+    exists or a chunk is not sound (`check_chunk`); on any error nothing is left behind.
+    """
+
+    def __init__(self, path: Path, metadata: dict[str, Any], *, block_jets: int = BLOCK_JETS) -> None:
+        self.path = Path(path)
+        self._metadata = metadata
+        self._block_jets = block_jets
+        self._waiting: list[JetChunk] = []
+        self._waiting_jets = 0
+        self._writer: pa.ipc.RecordBatchFileWriter | None = None
+        self._shards: list[dict[str, Any]] = []
+        self._schema: pa.Schema | None = None
+
+    def __enter__(self) -> "StoreWriter":
+        refuse_existing(self.path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._folder = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", suffix=".partial", dir=self.path.parent))
+        self._folder.chmod(0o755)  # mkdtemp makes it private; a store is for sharing
+        return self
+
+    @property
+    def jets(self) -> int:
+        """Jets appended so far."""
+        return sum(shard["jets"] for shard in self._shards) + self._waiting_jets
+
+    def append(self, chunk: JetChunk, source: str = "", first_jet: int | None = None) -> None:
+        """Add jets; `source` and `first_jet` tell an error where a bad jet came from."""
+        check_chunk(chunk, self.jets if first_jet is None else first_jet, source)
+        self._waiting.append(sort_by_pt(chunk))
+        self._waiting_jets += len(chunk.offsets) - 1
+        if self._waiting_jets >= self._block_jets:
+            self._write_blocks(whole_only=True)
+
+    def _write_blocks(self, *, whole_only: bool) -> None:
+        joined = join_chunks(self._waiting)
+        jets = len(joined.offsets) - 1
+        stop = jets - jets % self._block_jets if whole_only else jets
+        for start in range(0, stop, self._block_jets):
+            self._write_block(slice_chunk(joined, start, min(start + self._block_jets, stop)))
+        self._waiting = [slice_chunk(joined, stop, jets)] if stop < jets else []
+        self._waiting_jets = jets - stop
+
+    def _write_block(self, block: JetChunk) -> None:
+        batch = _record_batch(block)
+        if self._schema is None:
+            self._schema = batch.schema
+        elif batch.schema != self._schema:
+            raise UserError(f"columns changed within one store: {batch.schema.names} after {self._schema.names}")
+        if self._writer is None or self._shards[-1]["blocks"] == SHARD_BLOCKS:
+            self._close_shard()
+            name = f"shard-{len(self._shards):05d}.arrow"
+            self._writer = pa.ipc.new_file(self._folder / name, self._schema)
+            self._shards.append({"file": name, "blocks": 0, "jets": 0, "constituents": 0})
+        self._writer.write_batch(batch)
+        shard = self._shards[-1]
+        shard["blocks"] += 1
+        shard["jets"] += batch.num_rows
+        shard["constituents"] += int(block.offsets[-1])
+
+    def _close_shard(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+            self._shards[-1]["bytes"] = (self._folder / self._shards[-1]["file"]).stat().st_size
+
+    def __exit__(self, exception_type: Any, *_: Any) -> None:
+        try:
+            if exception_type is None:
+                self._finish()
+        finally:
+            if self._writer is not None:
+                with contextlib.suppress(OSError):  # the disk is full: the folder goes anyway
+                    self._writer.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _finish(self) -> None:
+        if self._waiting:
+            self._write_blocks(whole_only=False)
+        if self._schema is None:
+            raise UserError(f"nothing to write to {self.path}: there are no jets")
+        self._close_shard()
+        write_json(
+            self._folder / "metadata.json",
+            {
+                "format": FORMAT,
+                "version": FORMAT_VERSION,
+                "jets": sum(shard["jets"] for shard in self._shards),
+                "constituents": sum(shard["constituents"] for shard in self._shards),
+                "units": {"pt": "GeV", "eta": "1", "phi": "rad", "jet_pt": "GeV", "jet_mass": "GeV"},
+                "source": self._metadata,
+                "shards": self._shards,
+            },
+        )
+        for file in self._folder.iterdir():  # on the disk before the name: a crash leaves no whole-looking store
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+        refuse_existing(self.path)
+        os.rename(self._folder, self.path)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise UserError if there is anything at `path`: outputs are never overwritten."""
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{path} already exists; remove it or choose another name")
+
+
+class Block(NamedTuple):
+    """Views into one memory-mapped record batch of J jets with M constituents in all."""
+
+    offsets: np.ndarray  # int32 [J+1]
+    constituents: dict[str, np.ndarray]  # float32 [M] each
+    jets: dict[str, np.ndarray]  # [J] each
+    file: mmap.mmap
+    span: tuple[int, int]  # first byte and length in the file
+
+
+class Store:
+    """One or several stores opened for reading, as one sequence of jets; nothing is read until it is asked for.
+
+    Raises UserError when a folder is missing or is no store, or when a shard is missing or truncated, naming it.
+    """
+
+    def __init__(self, *paths: str | Path) -> None:
+        if not paths:
+            raise UserError("no store was named")
+        self.paths = [Path(path) for path in paths]
+        self.metadata = [_read_metadata(path) for path in self.paths]
+        self.blocks: list[Block] = []
+        for path, metadata in zip(self.paths, self.metadata, strict=True):
+            for shard in metadata["shards"]:
+                self.blocks.extend(_open_shard(path / shard["file"], shard))
+        names = [(tuple(b.constituents), tuple(b.jets)) for b in self.blocks]
+        for block_names in names:
+            if block_names != names[0]:
+                raise UserError(f"the stores {[str(p) for p in self.paths]} have different columns: {set(names)}")
+        self.starts: Int64[np.ndarray, " blocks+1"] = np.cumsum(
+            [0] + [len(b.offsets) - 1 for b in self.blocks], dtype=np.int64
+        )
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __repr__(self) -> str:
+        return f"Store({', '.join(map(str, self.paths))}: {len(self):,} jets)"
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the jet-level columns."""
+        return list(self.blocks[0].jets)
+
+    def column(self, name: str) -> np.ndarray:
+        """A jet-level column [jets], or "multiplicity": constituents a jet."""
+        if name == "multiplicity":
+            return np.concatenate([np.diff(b.offsets) for b in self.blocks])
+        if name not in self.blocks[0].jets:
+            raise UserError(f"{self.paths[0]} has no column {name!r}; it has {self.columns}")
+        return np.concatenate([b.jets[name] for b in self.blocks])
+
+    @property
+    def label_names(self) -> dict[int, str]:
+        """What the numbers in column `label` mean, as far as the stores say."""
+        names: dict[int, str] = {}
+        for metadata in self.metadata:
+            names |= {int(k): str(v) for k, v in metadata["source"].get("labels", {}).items()}
+        return names
+
+    def chunks(self) -> Iterator[JetChunk]:
+        """The jets in order, a block at a time."""
+        for b in self.blocks:
+            yield JetChunk(b.offsets.astype(np.int64), b.constituents, b.jets)
+
+    def will_need(self, block: int) -> None:
+        """Ask the kernel to start reading a block; returns at once."""
+        b = self.blocks[block]
+        start = b.span[0] - b.span[0] % mmap.PAGESIZE
+        if hasattr(b.file, "madvise"):  # not on every platform
+            b.file.madvise(mmap.MADV_WILLNEED, start, b.span[0] + b.span[1] - start)
+
+    def gather(self, indices: Int64[np.ndarray, " B"], constituents: int) -> dict[str, Float32[np.ndarray, "B N"]]:
+        """The `constituents` hardest constituents of the jets `indices`, zero-padded: name -> float32 [B, N].
+
+        Vectorised over the jets of a block, so it costs least when a batch touches few blocks.
+        """
+        names = list(self.blocks[0].constituents)
+        out = {name: np.zeros((len(indices), constituents), np.float32) for name in names}
+        block_of = np.searchsorted(self.starts, indices, side="right") - 1
+        order = np.argsort(block_of, kind="stable")
+        cuts = np.flatnonzero(np.diff(block_of[order])) + 1
+        slots = np.arange(constituents)
+        for rows in np.split(order, cuts):
+            if len(rows) == 0:
+                continue
+            b = self.blocks[block_of[rows[0]]]
+            local = indices[rows] - self.starts[block_of[rows[0]]]
+            first = b.offsets[local]
+            filled = slots < (b.offsets[local + 1] - first)[:, None]
+            at = np.where(filled, first[:, None] + slots, 0)
+            for name in names:
+                out[name][rows] = np.where(filled, b.constituents[name][at], np.float32(0))
+        return out
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    file = path / "metadata.json"
+    if not path.exists():
+        raise UserError(f"there is no store at {path}")
+    if not file.is_file():
+        raise UserError(f"{path} is not a jet store: it has no metadata.json")
+    try:
+        metadata = json.loads(file.read_text())
+        if metadata["format"] != FORMAT or metadata["version"] != FORMAT_VERSION:
+            raise UserError(f"{file} says {metadata['format']!r} version {metadata['version']}; "
+                            f"this program reads {FORMAT!r} version {FORMAT_VERSION}")  # fmt: skip
+        if not metadata["shards"]:
+            raise UserError(f"{path} holds no jets")
+        for shard in metadata["shards"]:
+            if Path(shard["file"]).name != shard["file"]:  # a stranger's metadata points only into its own folder
+                raise UserError(f"{file} names a shard outside the store: {shard['file']!r}")
+            _ = int(shard["bytes"]), int(shard["blocks"]), int(shard["jets"])
+        _ = metadata["source"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is damaged ({error!r}); make the store again") from None
+    return metadata
+
+
+def _open_shard(path: Path, expected: dict[str, Any]) -> Iterator[Block]:
+    try:
+        size = path.stat().st_size
+    except OSError:
+        raise UserError(f"{path} is missing from its store; make the store again") from None
+    if size != expected["bytes"]:
+        raise UserError(f"{path} has {size:,} bytes where {expected['bytes']:,} were written; make the store again")
+    with open(path, "rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    whole = pa.py_buffer(mapped)
+    try:
+        reader = pa.ipc.open_file(pa.BufferReader(whole))
+        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        blocks = [_as_block(batch, mapped, whole.address) for batch in batches]
+    except (pa.ArrowInvalid, OSError, KeyError) as error:
+        raise UserError(f"{path} is damaged ({error}); make the store again") from None
+    if sum(len(b.offsets) - 1 for b in blocks) != expected["jets"]:
+        raise UserError(f"{path} does not hold the {expected['jets']:,} jets its store tells of; make the store again")
+    yield from blocks
+
+
+def _as_block(batch: pa.RecordBatch, mapped: mmap.mmap, base: int) -> Block:
+    nested = batch.column("constituents")
+    values = nested.values
+    names = [field.name for field in values.type]
+    addresses = [(b.address, b.address + b.size) for column in batch.columns for b in column.buffers() if b is not None]
+    low, high = min(a for a, _ in addresses), max(z for _, z in addresses)
+    return Block(
+        nested.offsets.to_numpy(),
+        {name: values.field(name).to_numpy() for name in names},
+        {name: batch.column(name).to_numpy() for name in batch.schema.names if name != "constituents"},
+        mapped,
+        (low - base, high - low),
+    )
