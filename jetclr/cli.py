@@ -1,0 +1,221 @@
+"""The command line. Each verb imports what it needs when it runs, so that help is quick and light."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional
+
+from jetclr import UserError, __version__
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+
+app = tyro.extras.SubcommandApp()
+Stores = tuple[Path, ...]
+
+
+@app.command
+def generate(
+    out: Positional[Path],
+    process: Literal["top", "qcd"],
+    jets: int,
+    seed: int = 0,
+    workers: int | None = None,
+) -> None:
+    """Generate jets with Pythia 8 and FastJet into a new store.
+
+    Args:
+        out: The store to make.
+        process: Hadronic top or QCD jets, by the top-tagging reference recipe.
+        jets: How many jets.
+        seed: One seed gives the same jets with any number of workers.
+        workers: Processes; all cores if not given.
+    """
+    from jetclr.data.generate import generate as run
+
+    run(process, out, jets=jets, seed=seed, workers=workers)
+    print(f"{out}: {jets:,} {process} jets")
+
+
+@app.command
+def convert(
+    paths: Annotated[Positional[Stores], tyro.conf.arg(metavar="SRC... OUT")], format: Literal["toptag"]
+) -> None:
+    """Convert public jet files to a store.
+
+    Args:
+        paths: Files to read, in order, and the store to make.
+        format: Layout of the files. toptag: Top Quark Tagging Reference (Zenodo 2603256).
+    """
+    if len(paths) < 2:
+        raise UserError("convert needs at least one file to read and, last, the store to make")
+    from jetclr.data.convert import convert as run
+
+    print(f"{paths[-1]}: {run(format, paths[:-1], paths[-1]):,} jets")
+
+
+@app.command
+def inspect(store: Positional[Path], out: Path | None = None) -> None:
+    """Print counts and ranges of a store and draw its histograms by label.
+
+    Args:
+        store: The store.
+        out: Picture to write (.png, .svg or .pdf); STORE/histograms.png if not given.
+    """
+    from jetclr.inspect import inspect_store
+
+    inspect_store(store, out or store / "histograms.png")
+
+
+@app.command
+def pretrain(config: Positional[Path], workdir: Path, stop_at: int | None = None) -> None:
+    """Pretrain an encoder without labels; the same command again resumes. Any setting of CONFIG can be overridden.
+
+    Args:
+        config: A config file (.py) or a run's config.json.
+        workdir: The run folder: checkpoints, metrics.jsonl, TensorBoard events.
+        stop_at: Stop after this step, saved, as on SIGTERM.
+    """
+    raise AssertionError("main() parses this verb, whose options depend on the config")
+
+
+@app.command
+def embed(run: Positional[Path], stores: Annotated[Positional[Stores], tyro.conf.arg(metavar="STORE... OUT")],
+          layers: tuple[str, ...] = ("embedding",)) -> None:  # fmt: skip
+    """Write the frozen embeddings of all jets of stores, beside their jet-level columns.
+
+    Args:
+        run: A pretraining run.
+        stores: Stores to read, and the file to make: OUT.h5 or OUT.parquet.
+        layers: Which layers to write.
+    """
+    if len(stores) < 2:
+        raise UserError("embed needs a run, at least one store and, last, the file to make")
+    from jetclr.embed import embed_store
+
+    jets, widths = embed_store(run, stores[:-1], stores[-1], layers)
+    print(f"{stores[-1]}: {jets:,} jets, " + ", ".join(f"{name} [{width}]" for name, width in widths.items()))
+
+
+@app.command
+def probe(
+    run: Positional[Path],
+    train: Stores,
+    test: Stores,
+    json: Path | None = None,
+    overwrite: bool = False,
+    seed: int = 0,
+) -> None:
+    """Fit linear probes on frozen layers and print their table, beside the untrained encoder and raw constituents.
+
+    Args:
+        run: A pretraining run.
+        train: Labelled stores to fit on.
+        test: Labelled stores to measure on.
+        json: File to write the same numbers to.
+        overwrite: Replace that file if it exists.
+        seed: Of the split that chooses L2, and of the bootstrap.
+    """
+    from jetclr.data.store import refuse_existing, write_json
+    from jetclr.evaluate import probe_run, to_json
+
+    if json is not None and not overwrite:
+        refuse_existing(json)
+    evaluation = probe_run(run, train, test, seed=seed)
+    if json is not None:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        write_json(json, to_json(evaluation))
+    from jetclr.tables import print_evaluation
+
+    print_evaluation(evaluation)
+
+
+@app.command
+def report(
+    run: Positional[Path],
+    data: Stores,
+    probe: Path | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write one self-contained HTML page about a run.
+
+    Args:
+        run: A pretraining run.
+        data: Stores whose jets are shown.
+        probe: What `jetclr probe --json` wrote; RUN/probe.json if it is there.
+        out: The page; RUN/report.html if not given.
+        overwrite: Replace the page if it exists.
+    """
+    from jetclr.data.store import Store, refuse_existing
+    from jetclr.report import write_report
+
+    out = out or run / "report.html"
+    if not overwrite:
+        refuse_existing(out)
+    default = run / "probe.json"
+    write_report(run, Store(*data), probe or (default if default.exists() else None), out)
+    print(out)
+
+
+def _pretrain(arguments: list[str]) -> int:
+    """Parse `pretrain` against the settings of its config file, and run it."""
+    from jetclr import config as configs
+    from jetclr.train import pretrain as run
+
+    named = [a for a in arguments if not a.startswith("-") and Path(a).suffix in (".py", ".json")]
+    if not named and not {"-h", "--help"} & set(arguments):
+        raise UserError("pretrain needs a config file: jetclr pretrain CONFIG.py --workdir RUN")
+    loaded = configs.load(Path(named[0])) if named else configs.Config()
+
+    @dataclass(frozen=True)
+    class Pretrain:
+        """Pretrain an encoder without labels; the same command again resumes."""
+
+        config_file: Annotated[Positional[Path], tyro.conf.arg(metavar="CONFIG")]
+        """A config file (.py) or a run's config.json."""
+        workdir: Path
+        """The run folder: checkpoints, metrics.jsonl, TensorBoard events."""
+        config: Annotated[configs.Config, tyro.conf.arg(name="")]
+        stop_at: int | None = None
+        """Stop after this step, saved, as on SIGTERM."""
+
+    default: Any = Pretrain(tyro.MISSING, tyro.MISSING, loaded)
+    try:
+        chosen = tyro.cli(Pretrain, prog="jetclr pretrain", args=arguments, default=default)
+    except ValueError as error:  # a setting's own check
+        raise UserError(str(error)) from None
+    outcome = run(chosen.config, chosen.workdir, stop_at=chosen.stop_at)
+    state = "finished" if outcome.step >= chosen.config.steps else "stopped, saved; the same command resumes"
+    print(f"{chosen.workdir}: step {outcome.step:,} of {chosen.config.steps:,}, {state}")
+    return EXIT_INTERRUPTED if outcome.interrupted else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 for an error told in one sentence, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments == ["--version"]:
+        print(f"jetclr {__version__}")
+        return 0
+    try:
+        if arguments[:1] == ["pretrain"]:
+            return _pretrain(arguments[1:])
+        app.cli(prog="jetclr", args=arguments)
+    except UserError as error:
+        print(f"jetclr: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except OSError as error:
+        place = f": {error.filename}" if error.filename else ""
+        print(f"jetclr: {error.strerror or error}{place}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        print("jetclr: interrupted; nothing half-written was kept", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

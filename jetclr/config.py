@@ -1,0 +1,289 @@
+"""A run's settings as frozen dataclasses: loaded from a config file, written to and rebuilt from JSON.
+
+A config file is a page of plain Python that sets `config = Config(...)`; it is the user's own program. A run folder
+holds only JSON, and rebuilding a `Config` from it executes nothing: only the settings classes of this package and the
+transforms of `augmentations` are ever made. A transform that a user wrote comes back as `Foreign`, which can be
+compared and written again, but not called.
+"""
+
+import dataclasses
+import difflib
+import json
+import re
+import runpy
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+import augmentations
+from augmentations import Chain, Jets, Transform
+from jetclr.encoder import Encoder, Head
+from jetclr.errors import UserError
+from jetclr.features import Features
+from jetclr.objectives import NTXent
+from jetclr.optim import Optim
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the jets come from."""
+
+    train: tuple[str, ...] = ()
+    """Stores to pretrain on, read as one."""
+    validation: tuple[str, ...] = ()
+    """Stores with labels for the probe during training; none: the last `holdout` of each block of the train stores."""
+    holdout: float = 0.05
+    """Share of the train stores that is kept for validation when no validation store is named."""
+    constituents: int = 50
+    """The hardest constituents of a jet that are read; slots beyond a jet's own are room for splittings."""
+    window_blocks: int = 64
+    """Blocks (of up to 16,384 jets) among which jets are shuffled."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.holdout < 1:
+            raise ValueError(f"Data.holdout is {self.holdout}; it must lie in [0, 1)")
+        _positive(self, "constituents", "window_blocks")
+
+
+@dataclass(frozen=True)
+class Log:
+    """What is written while training."""
+
+    every: int = 10
+    """Steps between lines of metrics.jsonl and TensorBoard points."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "every")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """When the state is saved."""
+
+    every: int = 200
+    """Steps between checkpoints; the last step is always saved."""
+    keep: int = 2
+    """How many of the newest are kept."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "every", "keep")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The linear probe on validation jets during training."""
+
+    every: int = 200
+    """Steps between probes; 0: never."""
+    jets: int = 4000
+    """Validation jets used, half to fit and half to measure."""
+    l2: float = 30.0
+    """L2 strength of the logistic regression (1 / C), fixed to keep it quick."""
+
+
+# Views are programs in small; they are written in the config file, and no flag takes them apart.
+_NOT_A_FLAG = tyro.constructors.PrimitiveConstructorSpec[Any](
+    nargs=1,
+    metavar="(in the config file)",
+    instance_from_str=lambda text: text,
+    is_instance=lambda value: True,
+    str_from_instance=lambda value: [" / ".join(map(str, value))],
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that determines a run."""
+
+    data: Data = field(default_factory=Data)
+    views: Annotated[tuple[Transform, Transform], _NOT_A_FLAG, tyro.conf.Fixed] = (Chain(), Chain())
+    """The two augmentations whose outputs must be recognised as the same jet."""
+    features: Features = field(default_factory=Features)
+    encoder: Encoder = field(default_factory=Encoder)
+    head: Head = field(default_factory=Head)
+    objective: NTXent = field(default_factory=NTXent)
+    optim: Optim = field(default_factory=Optim)
+    log: Log = field(default_factory=Log)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    probe: Probe = field(default_factory=Probe)
+    batch: int = 256
+    """Jets a step, over all devices; twice as many views are encoded."""
+    steps: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch < 2:
+            raise ValueError(f"Config.batch is {self.batch}; a contrastive loss needs at least 2 jets")
+        _positive(self, "steps")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"Config.seed is {self.seed}; it must lie in [0, 2^32)")
+        for view in self.views:
+            if not callable(view):
+                raise ValueError(f"Config.views holds {view!r}, which is not a transform")
+
+
+# What may differ between a run and its resumption: it changes what is written, never the trajectory.
+NOT_THE_TRAJECTORY = ("log", "checkpoint", "probe")
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A transform of a class that is not in `augmentations`, read back from JSON: a record, not a program."""
+
+    type: str
+    fields: dict[str, Any]
+
+    def __call__(self, key: Any, jets: Jets) -> Jets:
+        raise UserError(f"the transform {self.type} is not part of augmentations; give the config file that defines it")
+
+
+def load(path: Path) -> Config:
+    """The `config` that a Python config file defines, or one kept as JSON.
+
+    Raises UserError when the file is missing or defines no Config, or names a field that does not exist (listing the
+    nearest ones).
+    """
+    if not path.is_file():
+        raise UserError(f"there is no config file {path}")
+    if path.suffix == ".json":
+        return from_json(path.read_text(), str(path))
+    if path.suffix != ".py":
+        raise UserError(f"{path} is neither a .py config file nor a config.json")
+    try:
+        defined = runpy.run_path(str(path))
+    except TypeError as error:
+        raise UserError(f"{path}: {_nearest_field(str(error)) or error}") from None
+    except (ValueError, NameError, SyntaxError, ImportError, AttributeError) as error:
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from None
+    config = defined.get("config")
+    if not isinstance(config, Config):
+        raise UserError(f"{path} must set `config = Config(...)`; it sets {type(config).__name__}")
+    return config
+
+
+def to_dict(value: Any) -> Any:
+    """Settings as plain JSON values; transforms carry their class name under "type"."""
+    if isinstance(value, Foreign):
+        return {"type": value.type} | value.fields
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return fields if type(value).__module__.startswith("jetclr.") else {"type": _type_name(type(value))} | fields
+    if isinstance(value, tuple | list):
+        return [to_dict(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise UserError(f"{value!r} cannot be kept in a config: use numbers, strings, tuples and frozen dataclasses")
+
+
+def to_json(config: Config) -> str:
+    """The config as JSON text that `from_json` rebuilds."""
+    return json.dumps(to_dict(config), indent=2)
+
+
+def from_json(text: str, where: str) -> Config:
+    """The Config that JSON `text` (from `where`) describes; raises UserError naming what does not fit."""
+    try:
+        return _build(Config, json.loads(text), "")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{where} is not a config: {error}") from None
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Lines "field: old -> new" for every setting that differs, apart from those that do not touch the trajectory."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = [n for n in old | new if prefix or n not in NOT_THE_TRAJECTORY]
+        return [line for n in names for line in differences(old.get(n), new.get(n), f"{prefix}{n}.")]
+    return [] if old == new else [f"{prefix.rstrip('.')}: {json.dumps(old)} -> {json.dumps(new)}"]
+
+
+def _type_name(kind: type) -> str:
+    ours = getattr(augmentations, kind.__name__, None) is kind
+    return kind.__name__ if ours else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _build(hint: Any, value: Any, at: str) -> Any:
+    """The value of type `hint` that JSON `value` stands for; `at` is the dotted name for errors."""
+    origin = typing.get_origin(hint)
+    if origin is typing.Annotated:
+        return _build(typing.get_args(hint)[0], value, at)
+    if hint is Transform:
+        return _build_transform(value, at)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return hint(**_build_fields(hint, value, at))
+    if origin is typing.Literal:
+        if value not in typing.get_args(hint):
+            raise ValueError(f"{at} is {value!r}; known are {', '.join(map(str, typing.get_args(hint)))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{at} is {value!r}; it must be a list")
+        kinds = typing.get_args(hint)
+        if kinds[-1] is Ellipsis:
+            kinds = (kinds[0],) * len(value)
+        if len(kinds) != len(value):
+            raise ValueError(f"{at} has {len(value)} entries; it must have {len(kinds)}")
+        return tuple(_build(kind, item, f"{at}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True)))
+    kind = (int, float) if hint is float else hint
+    if not isinstance(value, kind) or (isinstance(value, bool) and hint is not bool):
+        raise ValueError(f"{at} is {value!r}; it must be of type {hint.__name__}")
+    return hint(value)
+
+
+def _build_fields(kind: type, value: Any, at: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{at or 'the whole'} is {value!r}; it must hold the fields of {kind.__name__}")
+    hints = typing.get_type_hints(kind, include_extras=True)
+    names = [f.name for f in dataclasses.fields(kind)]
+    for name in value:
+        if name not in names:
+            raise ValueError(_unknown(kind.__name__, name, names))
+    return {name: _build(hints[name], item, f"{at}.{name}".lstrip(".")) for name, item in value.items()}
+
+
+def _build_transform(value: Any, at: str) -> Transform:
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+        raise ValueError(f"{at} is {value!r}; a transform has a 'type'")
+    fields = {name: item for name, item in value.items() if name != "type"}
+    kind: Any = getattr(augmentations, value["type"], None) if value["type"] in augmentations.__all__ else None
+    if kind is Chain:
+        return Chain(*(_build_transform(step, f"{at}.steps") for step in fields.get("steps", ())))
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        return Foreign(value["type"], fields)
+    made: Any = kind(**_build_fields(kind, fields, at))
+    return made
+
+
+def _unknown(kind: str, name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {', '.join(names)}"
+    return f"{kind} has no field {name!r}; {hint}"
+
+
+def _nearest_field(message: str) -> str | None:
+    """A clearer text for Python's own "Data.__init__() got an unexpected keyword argument 'trian'"."""
+    match = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", message)
+    if match is None:
+        return None
+    kinds: dict[str, type] = {k.__name__: k for k in _settings_classes(Config)}
+    kinds |= {name: getattr(augmentations, name) for name in augmentations.__all__}
+    kind = kinds.get(match[1])
+    if kind is None or not dataclasses.is_dataclass(kind):
+        return None
+    return _unknown(match[1], match[2], [f.name for f in dataclasses.fields(kind)])
+
+
+def _settings_classes(kind: type) -> list[type]:
+    found = [kind]
+    for hint in typing.get_type_hints(kind).values():
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            found += _settings_classes(hint)
+    return found
+
+
+def _positive(settings: Any, *names: str) -> None:
+    for name in names:
+        if getattr(settings, name) <= 0:
+            raise ValueError(f"{type(settings).__name__}.{name} is {getattr(settings, name)}; it must be positive")

@@ -1,0 +1,165 @@
+"""What a run's frozen representations are worth: linear probes on every layer, beside the controls.
+
+Controls are the same encoder untrained (same seed, same width, the probe tuned the same way) and the raw padded
+constituents: physics is claimed only for what lies above them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32, Int32
+
+from augmentations.jets import center
+from jetclr import encoder, step
+from jetclr.checkpoint import Run, open_run
+from jetclr.data.pipeline import Slice
+from jetclr.data.store import Store
+from jetclr.embed import embed_jets
+from jetclr.errors import UserError
+from jetclr.progress import jet_progress
+from probes.baselines import raw_constituents
+from probes.linear import LinearProbe, fit_lda, fit_logistic
+from probes.metrics import Estimate, PairedComparison, evaluate_scores, paired_bootstrap, roc_curve
+
+ROC_POINTS = 400
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """One probe on one representation, measured on the test jets."""
+
+    representation: str  # "trained embedding", "untrained layer_1", "raw constituents", ...
+    probe: str  # "logistic" or "LDA"
+    width: int
+    l2: float | None  # chosen on a split of the training jets; None for LDA
+    estimates: dict[str, Estimate]  # auc, accuracy, r30, r50
+    roc: tuple[Float[np.ndarray, " P"], Float[np.ndarray, " P"]]  # eps_S, eps_B
+    scores: Float[np.ndarray, " test"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All probes of a run, and the paired comparison of its embedding with the untrained one, by probe."""
+
+    run: Path
+    step: int
+    train: list[str]
+    test: list[str]
+    jets: dict[str, int]
+    results: list[ProbeResult]
+    against_untrained: dict[str, PairedComparison]
+
+
+def probe_run(run_path: Path, train: Sequence[Path], test: Sequence[Path], *, seed: int = 0) -> Evaluation:
+    """Fit linear probes on `train` jets' representations and measure them on `test` jets.
+
+    Label 0 is background, every other label signal. Raises UserError if a store has no labels or only one class, or
+    if the run has no checkpoint.
+    """
+    run = open_run(run_path)
+    stores = Store(*train), Store(*test)
+    labels = tuple(_signal(store) for store in stores)
+    results: list[ProbeResult] = []
+    sets = list(_representations(run))
+    with jet_progress("probing", total=2 * len(sets), unit="fits") as advance:
+        for name, features in _features(run, sets, stores):
+            for fitted in _fit_both(name, features[0], labels[0], seed):
+                results.append(_measure(name, fitted, features[1], labels[1], seed))
+                advance(1)
+    scores = {(r.representation, r.probe): r.scores for r in results}
+    against = {
+        p: paired_bootstrap(scores["trained embedding", p], scores["untrained embedding", p], labels[1], seed=seed)
+        for p in ("logistic", "LDA")
+    }
+    return Evaluation(
+        run_path,
+        run.step,
+        [str(p) for p in train],
+        [str(p) for p in test],
+        {"train": len(stores[0]), "test": len(stores[1])},
+        results,
+        against,
+    )
+
+
+def _representations(run: Run) -> Iterator[tuple[str, str]]:
+    """(state, layer) of everything that is probed: ("trained", "layer_1"), ..., ("raw", "constituents")."""
+    names = encoder.layer_names(run.config.encoder, run.config.head)
+    yield from (("trained", name) for name in names)
+    yield from (("untrained", name) for name in names)
+    yield "raw", "constituents"
+
+
+def _features(
+    run: Run, sets: Sequence[tuple[str, str]], stores: Sequence[Store]
+) -> Iterator[tuple[str, list[Float32[np.ndarray, "B D"]]]]:
+    """Name and features of the training and the test jets, one representation after the other."""
+    indices = [Slice().indices(store) for store in stores]
+    for state, params in (("trained", run.params), ("untrained", step.init_params(run.config))):
+        layers = tuple(layer for kind, layer in sets if kind == state)
+        found = [embed_jets(run.config, params, s, i, layers) for s, i in zip(stores, indices, strict=True)]
+        for layer in layers:
+            yield f"{state} {layer}", [part.pop(layer) for part in found]
+    yield "raw constituents", [_raw(s, i, run.config.data.constituents) for s, i in zip(stores, indices, strict=True)]
+
+
+def _raw(store: Store, indices: np.ndarray, constituents: int) -> Float32[np.ndarray, "B D"]:
+    jets = center(step.to_jets(store.gather(indices, constituents)))
+    pt, eta, phi, mask = (np.asarray(x) for x in (jets.pt, jets.eta, jets.phi, jets.mask))
+    return raw_constituents(pt, eta, phi, mask, constituents)
+
+
+def _fit_both(name: str, x: Float32[np.ndarray, "B D"], y: Int32[np.ndarray, " B"], seed: int) -> Iterator[LinearProbe]:
+    if not np.isfinite(x).all():
+        raise UserError(f"the representation {name!r} is not finite for every training jet; the run is not usable")
+    yield fit_logistic(x, y, seed=seed)
+    yield fit_lda(x, y)
+
+
+def _measure(
+    name: str, fitted: LinearProbe, x: Float32[np.ndarray, "B D"], y: Int32[np.ndarray, " B"], seed: int
+) -> ProbeResult:
+    scores = fitted.score(x)
+    eps_s, eps_b = roc_curve(scores, y)
+    at = np.unique(np.linspace(0, len(eps_s) - 1, ROC_POINTS).astype(int))
+    return ProbeResult(
+        name,
+        fitted.name,
+        x.shape[1],
+        fitted.l2 or None,
+        evaluate_scores(scores, y, threshold=fitted.threshold, seed=seed),
+        (eps_s[at], eps_b[at]),
+        scores,
+    )
+
+
+def _signal(store: Store) -> Int32[np.ndarray, " jets"]:
+    if "label" not in store.columns:
+        raise UserError(f"{store} has no labels; a probe needs a column 'label'")
+    label = (store.column("label") > 0).astype(np.int32)
+    if len(np.unique(label)) < 2:
+        raise UserError(f"all jets of {store} are {'signal' if label[0] else 'background'}; a probe needs both")
+    return label
+
+
+def to_json(evaluation: Evaluation) -> dict[str, Any]:
+    """The evaluation as JSON values: results[representation][probe] holds auc, accuracy, r30, r50 with intervals."""
+    results: dict[str, Any] = {}
+    for r in evaluation.results:
+        results.setdefault(r.representation, {})[r.probe] = (
+            {"width": r.width, "l2": r.l2}
+            | {name: asdict(estimate) for name, estimate in r.estimates.items()}
+            | {"roc": {"eps_s": np.round(r.roc[0], 6).tolist(), "eps_b": np.round(r.roc[1], 6).tolist()}}
+        )
+    return {
+        "run": str(evaluation.run),
+        "step": evaluation.step,
+        "train": evaluation.train,
+        "test": evaluation.test,
+        "jets": evaluation.jets,
+        "results": results,
+        "trained_minus_untrained": {name: asdict(c) for name, c in evaluation.against_untrained.items()},
+    }

@@ -1,0 +1,236 @@
+"""One self-contained HTML page about a run: its data, its training, what its embedding is worth and what it ignores."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from augmentations import center, rotate
+from jetclr import __version__, encoder, step
+from jetclr.checkpoint import Run, open_run
+from jetclr.config import Config, to_json
+from jetclr.data.store import Store
+from jetclr.embed import BATCH, embed_jets
+from jetclr.errors import UserError
+from jetclr.logs import read_metrics
+from probes.metrics import Estimate
+from probes.report import PROBE_COLUMNS, Page, curves, histograms, palette, probe_row, projection, roc, similarity
+
+ANGLES = 25
+SIMILARITY_JETS = 1024
+PROJECTED_JETS = 4000
+HISTOGRAM_JETS = 100_000
+UNITS = {"jet_pt": "GeV", "jet_mass": "GeV", "jet_phi": "rad"}
+MONITORS = {
+    "loss": "loss",
+    "probe_auc": "linear probe on validation jets: AUC",
+    "alignment": "alignment of the two views (0: equal)",
+    "uniformity": "uniformity over jets (lower: better spread)",
+    "effective_rank": "effective rank of the projection",
+    "jets_per_s": "jets/s",
+}
+
+
+def write_report(run_path: Path, store: Store, probe_file: Path | None, out: Path) -> None:
+    """Write the page about the run at `run_path` to `out`, with `store`'s jets for every plot of jets.
+
+    `probe_file` is what `jetclr probe --json` wrote; without it the table and the ROC curves are left out. Raises
+    UserError if the run or that file is not what it should be.
+    """
+    run = open_run(run_path)
+    probes = read_probe_file(probe_file) if probe_file is not None else None
+    page = Page(
+        f"Pretraining run {run_path.name}",
+        f"jetclr {__version__}, {run.step:,} of {run.config.steps:,} steps, {len(store):,} jets shown from "
+        + ", ".join(path.name for path in store.paths),
+    )
+    if probes is not None:
+        _add_probes(page, probes)
+    _add_training(page, run)
+    _add_embedding(page, run, store)
+    _add_data(page, store)
+    page.section("Settings", "Every setting of the run, as in its config.json.")
+    page.facts(_flat(json.loads(to_json(run.config))))
+    page.write(out)
+
+
+def read_probe_file(path: Path) -> dict[str, Any]:
+    """The JSON that `jetclr probe --json` wrote; raises UserError if it is something else."""
+    try:
+        found = json.loads(path.read_text())
+        for by_probe in found["results"].values():
+            for result in by_probe.values():
+                for name in ("auc", "accuracy", "r30", "r50"):
+                    result[name] = Estimate(**result[name])
+                _ = result["roc"]["eps_s"], result["roc"]["eps_b"]
+        _ = found["jets"]["train"], found["jets"]["test"], found["trained_minus_untrained"].items()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} was not written by jetclr probe --json ({error!r})") from None
+    return found
+
+
+def best_probe(probes: Mapping[str, Any], representation: str) -> str:
+    """Name of the probe with the higher AUC on a representation."""
+    by_probe = probes["results"][representation]
+    return max(by_probe, key=lambda name: by_probe[name]["auc"].value)
+
+
+def _add_probes(page: Page, probes: dict[str, Any]) -> None:
+    page.section(
+        "What the frozen representation is worth",
+        f"Linear probes fitted on {probes['jets']['train']:,} labelled jets and measured on {probes['jets']['test']:,} "
+        "others. R30 and R50 are the background rejection 1/eps_B at signal efficiencies of 0.3 and 0.5. Brackets are "
+        "95 % bootstrap intervals over the test jets. The untrained control is the same network with random weights, "
+        "its probe tuned in the same way.",
+    )
+    rows = [
+        probe_row(representation, probe, {k: result[k] for k in ("auc", "accuracy", "r30", "r50")})
+        for representation, by_probe in probes["results"].items()
+        for probe, result in by_probe.items()
+    ]
+    page.table(rows, PROBE_COLUMNS)
+    shown = [n for n in ("trained embedding", "untrained embedding", "raw constituents") if n in probes["results"]]
+    lines = {}
+    for name in shown:
+        probe = best_probe(probes, name)
+        points = probes["results"][name][probe]["roc"]
+        lines[f"{name} ({probe})"] = (np.asarray(points["eps_s"]), np.asarray(points["eps_b"]))
+    page.figure(
+        roc(lines),
+        "Background rejection against signal efficiency of the better probe on each representation; further up is "
+        "better. Lines turn faint where fewer than ten background jets are left.",
+        "ROC curves of " + ", ".join(lines),
+    )
+
+
+def _add_training(page: Page, run: Run) -> None:
+    rows = read_metrics(run.path)
+    series = {}
+    for name, title in MONITORS.items():
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        if points:
+            x, y = np.array(points, float).T
+            series[title] = (x, y)
+    if series:
+        page.section("Training", "The loss and the monitors that would show a collapse of the representation.")
+        page.figure(curves(series, "step"), "The run step by step.", "training curves: " + ", ".join(series))
+
+
+def _add_embedding(page: Page, run: Run, store: Store) -> None:
+    page.section(
+        "What the embedding ignores, and how it lies",
+        "An encoder that has learned a symmetry gives a jet and its transformed copy the same embedding: cosine "
+        "similarity one at every angle. How alike two different jets are sets the scale.",
+    )
+    page.figure(
+        similarity(_rotation_similarity(run, store)),
+        "Mean cosine similarity between the embeddings of a jet and of the same jet turned about its axis; bands hold "
+        "the central 68 % of jets.",
+        "similarity against rotation angle",
+    )
+    if "label" in store.columns:
+        indices = _sample(store, PROJECTED_JETS)
+        features = embed_jets(run.config, run.params, store, indices, ("embedding",))["embedding"]
+        label = store.column("label")[indices]
+        names = {int(v): store.label_names.get(int(v), f"label {v}") for v in np.unique(label)}
+        xy, share = principal_plane(features)
+        page.figure(
+            projection(xy, label, names, _colours(store)),
+            f"The two leading principal components of the standardised embedding, {share:.0%} of its variance. Labels "
+            "colour the points; the encoder never saw them.",
+            "scatter plot of the embeddings in two dimensions",
+        )
+
+
+def _add_data(page: Page, store: Store) -> None:
+    page.section("The jets", "Kinematics by label, before any augmentation.")
+    page.figure(data_histograms(store), "Shares of jets by label.", "histograms of jet kinematics by label")
+
+
+def data_histograms(store: Store) -> Any:
+    """Figure of pT, eta, phi, mass and multiplicity by label, from at most 100,000 jets spread over the store."""
+    indices = _sample(store, HISTOGRAM_JETS)
+    columns = [n for n in ("jet_pt", "jet_eta", "jet_phi", "jet_mass") if n in store.columns] + ["multiplicity"]
+    label = store.column("label")[indices] if "label" in store.columns else np.zeros(len(indices), int)
+    names = {int(v): store.label_names.get(int(v), f"label {v}") for v in np.unique(label)}
+    if "label" not in store.columns:
+        names = {0: "all jets"}
+    values = {c: store.column(c)[indices] for c in columns}
+    split = {c: {names[v]: x[label == v] for v in names} for c, x in values.items()}
+    return histograms(split, UNITS, _colours(store))
+
+
+def principal_plane(features: Float[np.ndarray, "B D"]) -> tuple[Float[np.ndarray, "B 2"], float]:
+    """The two leading principal components of standardised features, and their share of the variance."""
+    spread = features.std(axis=0)
+    x = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    _, singular, axes = np.linalg.svd(x, full_matrices=False)
+    return x @ axes[:2].T, float((singular[:2] ** 2).sum() / max((singular**2).sum(), 1e-30))
+
+
+def _rotation_similarity(run: Run, store: Store) -> dict[str, tuple[np.ndarray, ...]]:
+    """Label -> (angle, mean, low, high) of the cosine between a jet's embedding and its rotated copy's."""
+    batch = store.gather(_sample(store, SIMILARITY_JETS), run.config.data.constituents)
+    angles = np.linspace(0, 2 * np.pi, ANGLES)
+    out: dict[str, tuple[np.ndarray, ...]] = {}
+    for state, params in (("trained", run.params), ("untrained", step.init_params(run.config))):
+        cosines, between = _cosines(run.config, params, batch, angles)
+        mean, (low, high) = cosines.mean(1), np.quantile(cosines, (0.16, 0.84), axis=1)
+        out[f"{state} embedding, rotated jet"] = (angles, mean, low, high)
+        if state == "trained":
+            level = [np.full(ANGLES, v) for v in (between.mean(), *np.quantile(between, (0.16, 0.84)))]
+            out["trained embedding, another jet"] = (angles, *level)
+    return out
+
+
+def _cosines(
+    config: Config, params: encoder.Params, batch: step.Batch, angles: Float[np.ndarray, " A"]
+) -> tuple[Float[np.ndarray, "A B"], Float[np.ndarray, " B"]]:
+    """Cosine of each jet with its copy turned by each angle, and with the next jet of the sample."""
+    network = encoder.build(config.encoder, config.head)
+
+    @jax.jit
+    def embed(jets: Any, angle: Any) -> Any:
+        inputs = config.features(rotate(jets, jnp.full(jets.pt.shape[0], angle)))
+        x = jax.vmap(lambda one: network.apply(params, one, None)["embedding"])(inputs)
+        return x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+    jets = center(step.to_jets(batch))
+    pieces = [jax.tree.map(lambda x, i=i: x[i : i + BATCH], jets) for i in range(0, jets.pt.shape[0], BATCH)]
+    straight = np.concatenate([np.asarray(embed(piece, 0.0)) for piece in pieces])
+    turned = (np.concatenate([np.asarray(embed(piece, angle)) for piece in pieces]) for angle in angles)
+    return np.stack([(straight * t).sum(1) for t in turned]), (straight * np.roll(straight, 1, axis=0)).sum(1)
+
+
+def _sample(store: Store, jets: int) -> np.ndarray:
+    """At most `jets` indices, the same at every call, spread over the store."""
+    return np.sort(np.random.default_rng(0).permutation(len(store))[:jets]).astype(np.int64)
+
+
+def _colours(store: Store) -> dict[str, str]:
+    return palette([name for _, name in sorted(store.label_names.items())])
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    if isinstance(value, dict) and "type" not in value:
+        return {k: v for name, item in value.items() for k, v in _flat(item, f"{prefix}{name}.").items()}
+    if prefix == "views." and isinstance(value, list):
+        return {f"view {letter}": _transform_text(v) for letter, v in zip("ab", value, strict=False)}
+    return {prefix.rstrip("."): value if isinstance(value, str) else json.dumps(value)}
+
+
+def _transform_text(value: Any) -> str:
+    """A transform's JSON as it stands in a config file: Chain(Rotate(), ...)."""
+    if isinstance(value, dict) and "type" in value:
+        inside = value.get("steps") or [
+            v if isinstance(v, dict) else f"{k}={v}" for k, v in value.items() if k != "type"
+        ]
+        return f"{value['type']}({', '.join(map(_transform_text, inside))})"
+    return str(value)

@@ -1,0 +1,57 @@
+"""A strict session: array shapes are checked at run time, warnings are errors, and there are two fake devices."""
+
+import pkgutil
+
+from jaxtyping import install_import_hook
+
+import tests.strict  # noqa: F401  (the hook names it, and cannot import it)
+
+# Before the packages are first imported: every annotated function then checks its shapes and dtypes. The command line
+# is left out: tyro's placeholders are not of the types they stand for.
+_CHECKED = [f"jetclr.{m.name}" for m in pkgutil.iter_modules(["jetclr"]) if m.name != "cli"]
+install_import_hook(["augmentations", "probes", *_CHECKED], "tests.strict.check")
+
+import jax  # noqa: E402
+
+jax.config.update("jax_num_cpu_devices", 2)
+
+from pathlib import Path  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+from jetclr.cli import main  # noqa: E402
+from jetclr.data.store import StoreWriter  # noqa: E402
+from tests.toys import toy_chunk  # noqa: E402
+
+# A JAX call takes longer than hypothesis expects of a function.
+settings.register_profile("jax", deadline=None, max_examples=25)
+settings.load_profile("jax")
+
+CONFIG = Path(__file__).parent / "tiny_config.py"
+
+
+def write_toy_store(path: Path, jets: int, seed: int, block_jets: int = 100) -> Path:
+    """A store of toy jets, half of them three-pronged, in blocks small enough that there are several."""
+    with StoreWriter(path, {"labels": {"0": "QCD", "1": "top"}}, block_jets=block_jets) as writer:
+        writer.append(toy_chunk(np.random.default_rng(seed), jets))
+    return path
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Toy stores "train" (600 jets), "fit" and "test" (300 each)."""
+    folder = tmp_path_factory.mktemp("stores")
+    return {
+        name: write_toy_store(folder / name, jets, seed)
+        for seed, (name, jets) in enumerate({"train": 600, "fit": 300, "test": 300}.items())
+    }
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory, stores: dict[str, Path]) -> Path:
+    """A finished run of 8 steps, probed once, with checkpoints at 4 and 8; read only."""
+    workdir = tmp_path_factory.mktemp("run") / "run"
+    assert main(["pretrain", str(CONFIG), "--workdir", str(workdir), "--data.train", str(stores["train"])]) == 0
+    return workdir

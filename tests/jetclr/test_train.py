@@ -1,0 +1,181 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from jetclr import config as configs
+from jetclr import train
+from jetclr.checkpoint import open_run
+from jetclr.cli import main
+from jetclr.errors import UserError
+from jetclr.logs import METRICS, Logs, read_metrics
+from tests.conftest import CONFIG
+
+
+def pretrain(workdir: Path, store: Path, *flags: str) -> int:
+    return main(["pretrain", str(CONFIG), "--workdir", str(workdir), "--data.train", str(store), *flags])
+
+
+def trajectory(workdir: Path) -> list[dict[str, float]]:
+    """The logged rows without the clock."""
+    return [{k: v for k, v in row.items() if k != "jets_per_s"} for row in read_metrics(workdir)]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Bit for bit: parameters, optimizer state (through the next steps' losses) and every logged number."""
+    first, second = open_run(a), open_run(b)
+    assert first.step == second.step
+    jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+    assert trajectory(a) == trajectory(b)
+
+
+def test_a_run_writes_what_it_promises(run: Path) -> None:
+    rows = read_metrics(run)
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    for row in rows:
+        assert {"step", "loss", "jets_per_s", "alignment", "uniformity", "effective_rank", "learning_rate"} <= set(row)
+        assert row["jets_per_s"] > 0
+    assert [0 <= row["probe_auc"] <= 1 for row in rows if "probe_auc" in row] == [True, True]
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["4", "8"]
+    events = [event for path in run.glob("events.out.tfevents.*") for event in EventFileLoader(str(path)).Load()]
+    tags = {value.tag for event in events for value in event.summary.value}
+    assert {"loss", "probe_auc", "jets_per_s"} <= tags
+    assert configs.load(run / "config.json").steps == 8
+
+
+def test_a_restarted_run_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path: Path, run: Path, stores: dict[str, Path]
+) -> None:
+    for stop in ("4", "5"):  # at a checkpoint of its own, and between two
+        workdir = tmp_path / stop
+        assert pretrain(workdir, stores["train"], "--stop-at", stop) == 0
+        assert open_run(workdir).step == int(stop)
+        assert pretrain(workdir, stores["train"]) == 0
+        assert_same_run(workdir, run) if stop == "4" else None
+        jax.tree.map(np.testing.assert_array_equal, open_run(workdir).params, open_run(run).params)
+
+
+def test_a_finished_run_stays_as_it_is(run: Path, stores: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / METRICS).read_bytes()
+    assert pretrain(run, stores["train"]) == 0
+    assert "step 8 of 8, finished" in capsys.readouterr().out
+    assert (run / METRICS).read_bytes() == before
+
+
+def test_a_run_folder_of_another_config_is_refused(
+    run: Path, stores: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run / "config.json").read_bytes()
+    assert pretrain(run, stores["train"], "--optim.peak-lr", "0.5", "--seed", "3") == 1
+    said = capsys.readouterr().err
+    assert "holds a run of another config" in said
+    assert "optim.peak_lr: 0.001 -> 0.5; seed: 0 -> 3" in said
+    assert (run / "config.json").read_bytes() == before
+
+
+def test_a_folder_with_something_else_is_refused(
+    tmp_path: Path, stores: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    assert pretrain(tmp_path, stores["train"]) == 1
+    assert "holds other files" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
+    tmp_path: Path, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A batch with one infinite angle at step 6; the checkpoint of step 4 must survive."""
+    gather = train.Store.gather
+    calls = iter(range(100))
+
+    def poisoned(self: object, indices: np.ndarray, constituents: int) -> dict[str, np.ndarray]:
+        batch = gather(self, indices, constituents)  # type: ignore[arg-type]
+        if len(indices) == 32 and next(calls) == 6:  # call 0 is the example that the step is compiled for
+            batch["eta"][0, 0] = np.inf
+        return batch
+
+    monkeypatch.setattr(train.Store, "gather", poisoned)
+    assert pretrain(tmp_path / "r", stores["train"], "--probe.every", "0") == 1
+    said = capsys.readouterr().err
+    assert "step 6 gave loss" in said
+    assert "the checkpoint of step 4 is good" in said
+    assert open_run(tmp_path / "r").step == 4
+    monkeypatch.undo()
+    assert pretrain(tmp_path / "r", stores["train"], "--probe.every", "0") == 0
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = tmp_path / "r"
+    assert pretrain(workdir, stores["train"], "--stop-at", "4") == 0
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", full)
+    assert pretrain(workdir, stores["train"]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert open_run(workdir).step == 4
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_the_same_command_resumes(
+    tmp_path: Path, stores: dict[str, Path], number: signal.Signals, status: int
+) -> None:
+    workdir = tmp_path / "r"
+    command = [sys.executable, "-m", "jetclr.cli", "pretrain", str(CONFIG), "--workdir", str(workdir),
+               "--data.train", str(stores["train"]), "--steps", "100000", "--log.every", "1", "--probe.every", "0",
+               "--checkpoint.every", "100000"]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(read_metrics(workdir)) < 3 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.1)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert "stopped, saved; the same command resumes" in out
+    assert "Traceback" not in err
+    reached = open_run(workdir).step
+    assert reached >= 3
+    assert read_metrics(workdir)[-1]["step"] <= reached
+
+
+def test_rows_beyond_the_restart_are_dropped_and_a_torn_line_is_not_read(tmp_path: Path) -> None:
+    rows = [json.dumps({"step": s, "loss": 1.0, "jets_per_s": 2.0}) for s in (2, 4, 6)]
+    (tmp_path / METRICS).write_text("\n".join(rows) + '\n{"step": 8, "lo')
+    assert [row["step"] for row in read_metrics(tmp_path)] == [2, 4, 6]
+    with Logs(tmp_path, 4) as logs:
+        logs.write({"step": 5, "loss": 0.5, "jets_per_s": 1.0})
+    assert [row["step"] for row in read_metrics(tmp_path)] == [2, 4, 5]
+
+
+def test_a_damaged_metrics_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / METRICS).write_text('nonsense\n{"step": 1}\n')
+    with pytest.raises(UserError, match=r"line 1 of .*metrics\.jsonl is damaged"):
+        read_metrics(tmp_path)
+
+
+def test_opening_what_is_no_run_is_said(tmp_path: Path, stores: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match=r"is not a run folder: it has no config\.json"):
+        open_run(tmp_path)
+    (tmp_path / "config.json").write_text(configs.to_json(configs.load(CONFIG)))
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        open_run(tmp_path)
+    assert os.listdir(tmp_path) == ["config.json"]  # looking leaves no trace
+
+
+def test_no_jets_to_train_on_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", str(CONFIG), "--workdir", str(tmp_path / "r")]) == 1
+    assert "give --data.train STORE" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()

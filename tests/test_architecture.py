@@ -1,0 +1,80 @@
+"""The house: one-way imports, light entry points, no pickle."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).parent.parent
+GRAPH = grimp.build_graph("jetclr", "augmentations", "probes", include_external_packages=True)
+
+
+def imported_by(package: str) -> set[str]:
+    """Everything that modules of a package import directly, external packages by their top name."""
+    modules = {package} | GRAPH.find_descendants(package)
+    return {found for module in modules for found in GRAPH.find_modules_directly_imported_by(module)}
+
+
+def tops(package: str) -> set[str]:
+    return {name.split(".")[0] for name in imported_by(package)}
+
+
+def test_augmentations_and_probes_know_nothing_of_the_others() -> None:
+    assert not tops("augmentations") & {"jetclr", "probes", "configs", "tests", "haiku"}
+    assert not tops("probes") & {"jetclr", "augmentations", "configs", "tests", "jax", "haiku"}
+
+
+def test_nobody_imports_configs_or_tests() -> None:
+    assert not tops("jetclr") & {"configs", "tests"}
+
+
+def test_only_the_encoder_imports_haiku() -> None:
+    assert GRAPH.find_modules_that_directly_import("haiku") == {"jetclr.encoder"}
+
+
+LAYERS = ["jetclr.features", "jetclr.encoder", "jetclr.step", "jetclr.train", "jetclr.cli"]
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(a, b) for i, a in enumerate(LAYERS) for b in LAYERS[i + 1 :]])
+def test_layers_import_downwards_only(lower: str, upper: str) -> None:
+    assert not GRAPH.chain_exists(importer=lower, imported=upper)
+
+
+@pytest.mark.parametrize("handed", ["jetclr.objectives", "jetclr.optim", "jetclr.sharding"])
+def test_what_is_handed_to_the_step_knows_neither_it_nor_the_encoder(handed: str) -> None:
+    for above in ("jetclr.step", "jetclr.encoder", "jetclr.train", "jetclr.config"):
+        assert not GRAPH.chain_exists(importer=handed, imported=above)
+
+
+def test_the_data_layer_does_not_import_jax() -> None:
+    for module in {"jetclr.data"} | GRAPH.find_descendants("jetclr.data"):
+        assert not GRAPH.chain_exists(importer=module, imported="jax"), module
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level modules in a fresh interpreter after `code`."""
+    script = f"{code}\nimport sys\nprint(*{{m.split('.')[0] for m in sys.modules}})"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(result.stdout.split("\n")[-2].split())
+
+
+def test_importing_the_package_is_light() -> None:
+    heavy = {"jax", "haiku", "pythia8mc", "fastjet", "matplotlib", "sklearn", "numpy", "tensorboard", "grain", "orbax"}
+    assert not loaded_by("import jetclr") & heavy
+    assert not loaded_by("import probes") & (heavy - {"numpy"})
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """`jetclr --help` answers in well under a second because of this."""
+    code = "from jetclr.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass"
+    assert not loaded_by(code) & {"jax", "numpy", "matplotlib", "sklearn", "pyarrow", "h5py", "pythia8mc"}
+
+
+def test_no_pickle_no_eval() -> None:
+    banned = re.compile(r"\bimport (pickle|dill|cloudpickle|joblib)\b|allow_pickle=True|\beval\(|\bexec\(|torch\.load")
+    for package in ("jetclr", "augmentations", "probes", "configs"):
+        for file in (ROOT / package).rglob("*.py"):
+            assert not banned.search(file.read_text()), file
