@@ -1,18 +1,51 @@
-"""Top tagging on two cores (draft)."""
+"""Top tagging on two cores in 30 minutes: pretrained on the 60,000 training jets without labels.
 
-from augmentations import Chain, CollinearSplit, PtScale, Rotate, SoftLoss, SoftSmear
-from jetclr.config import Config, Data
-from jetclr.encoder import Encoder
+    jetclr pretrain configs/toptag.py --workdir runs/toptag
+    jetclr probe runs/toptag --train stores/toptag/val --test stores/toptag/test
+
+Measured on two cores of an AMD EPYC server: 16 minutes for the 4,000 steps (1,100 jets/s, 1.7 GiB). Probes fitted on
+the 10,000 jets of val.h5, measured on the 10,000 of test.h5 (Pythia 8 jets in the reference layout, not Zenodo's own):
+
+    representation        probe       AUC                      R30               R50
+    trained embedding     logistic    0.9816 [0.9792, 0.9838]  357 [227, 714]    172 [122, 263]
+    trained embedding     LDA         0.9785 [0.9756, 0.9809]  250 [167, 417]    128 [96, 185]
+    untrained embedding   logistic    0.9762 [0.9736, 0.9788]  278 [185, 500]    98.0 [75.7, 131.5]
+    untrained embedding   LDA         0.9751 [0.9722, 0.9777]  238 [161, 384]    92.6 [72.4, 128.2]
+    raw constituents      LDA         0.7391 [0.7294, 0.7483]  7.7 [7.1, 8.5]    4.4 [4.1, 4.7]
+
+Trained - untrained, logistic: AUC +0.0054 [+0.0037, +0.0068], p = 0.001 (paired bootstrap, 1,000 resamples).
+"""
+
+from augmentations import Chain, CollinearSplit, PtSmear, Reflect, Rotate, SoftLoss, SoftSmear
+from jetclr.config import Checkpoint, Config, Data, Log, Probe
+from jetclr.encoder import Encoder, Head
+from jetclr.features import Features
 from jetclr.objectives import NTXent
 from jetclr.optim import Optim
 
-view = Chain(Rotate(), SoftSmear(scale=0.5, floor=0.5), SoftLoss(), CollinearSplit(), CollinearSplit(), PtScale(0.1))
+# Both views lose soft constituents, split, and have every momentum and angle blurred. Weaker views leave a jet marks of
+# its own (multiplicity, soft tail, exact momenta) to be matched by, and the probe stops improving.
+view = Chain(
+    Rotate(),
+    Reflect(),
+    SoftSmear(scale=1.5, floor=0.5),
+    PtSmear(width=0.25),
+    SoftLoss(scale=4.0),
+    CollinearSplit(),
+    CollinearSplit(),
+)
+
 config = Config(
     data=Data(train=("stores/toptag/train",), constituents=40),
     views=(view, view),
-    encoder=Encoder(),
+    features=Features(("z", "log_z", "eta", "phi", "r", "r2")),
+    encoder=Encoder(width=64, layers=2, heads=4, feedforward=128, pooling=("pt", "mean"), wide=1024),
+    head=Head(hidden=(256,), width=128),
     objective=NTXent(temperature=0.2),
-    optim=Optim(peak_lr=1e-3),
+    optim=Optim(peak_lr=1e-3, warmup_steps=50),
+    log=Log(every=20),
+    checkpoint=Checkpoint(every=500),
+    probe=Probe(every=500),
     batch=256,
-    steps=500,
+    steps=4000,
 )

@@ -71,30 +71,39 @@ class Checkpoints:
     def restore(self, like: step.State, batches: Any, mesh: Mesh) -> step.State:
         """The newest state, placed on the mesh; `batches` is set to the position saved with it."""
         abstract = _on(mesh, like)
-        found = self._manager.restore(
-            self.latest,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(abstract.params),
-                training=ocp.args.StandardRestore({"opt_state": abstract.opt_state, "step": abstract.step}),
-                data=grain.checkpoint.CheckpointRestore(batches),
-            ),
+        found = self._read(
+            params=ocp.args.StandardRestore(abstract.params),
+            training=ocp.args.StandardRestore({"opt_state": abstract.opt_state, "step": abstract.step}),
+            data=grain.checkpoint.CheckpointRestore(batches),
         )
         return step.State(found["params"], found["training"]["opt_state"], found["training"]["step"])
 
     def restore_params(self, like: Any, mesh: Mesh) -> Params:
         """The newest parameters alone; `like` is a tree of their shapes."""
-        args = ocp.args.Composite(params=ocp.args.StandardRestore(_on(mesh, like)))
-        return self._manager.restore(self.latest, args=args)["params"]
+        params: Params = self._read(params=ocp.args.StandardRestore(_on(mesh, like)))["params"]
+        return params
+
+    def _read(self, **items: Any) -> Any:
+        try:
+            return self._manager.restore(self.latest, args=ocp.args.Composite(**items))
+        except Exception as error:  # Orbax passes on whatever the file system and TensorStore raise
+            raise UserError(
+                f"checkpoint {self.latest} in {self._folder} cannot be read: {_first_line(error)}; "
+                "delete its folder to go on from the one before"
+            ) from error
 
     def _guard(self, number: int | None, action: Any) -> None:
         try:
             action()
             self._manager.check_for_errors()
         except Exception as error:  # Orbax passes on whatever the file system and TensorStore raise
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(
-                f"the checkpoint of step {number} could not be written to {self._folder}: {first}"
+                f"checkpoint {number} could not be written to {self._folder}: {_first_line(error)}"
             ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _on(mesh: Mesh, tree: Any) -> Any:

@@ -1,5 +1,6 @@
 """The command line. Each verb imports what it needs when it runs, so that help is quick and light."""
 
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,8 @@ def generate(
     """
     from jetclr.data.generate import generate as run
 
-    run(process, out, jets=jets, seed=seed, workers=workers)
+    command = f"jetclr generate --process {process} --jets {jets} --seed {seed} {out.name}"
+    run(process, out, jets=jets, seed=seed, workers=workers, command=command)
     print(f"{out}: {jets:,} {process} jets")
 
 
@@ -184,10 +186,7 @@ def _pretrain(arguments: list[str]) -> int:
         """Stop after this step, saved, as on SIGTERM."""
 
     default: Any = Pretrain(tyro.MISSING, tyro.MISSING, loaded)
-    try:
-        chosen = tyro.cli(Pretrain, prog="jetclr pretrain", args=arguments, default=default)
-    except ValueError as error:  # a setting's own check
-        raise UserError(str(error)) from None
+    chosen = tyro.cli(Pretrain, prog="jetclr pretrain", args=arguments, default=default)
     outcome = run(chosen.config, chosen.workdir, stop_at=chosen.stop_at)
     state = "finished" if outcome.step >= chosen.config.steps else "stopped, saved; the same command resumes"
     print(f"{chosen.workdir}: step {outcome.step:,} of {chosen.config.steps:,}, {state}")
@@ -200,6 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"jetclr {__version__}")
         return 0
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax comments on its own options
     try:
         if arguments[:1] == ["pretrain"]:
             return _pretrain(arguments[1:])

@@ -115,8 +115,11 @@ def _raw(store: Store, indices: np.ndarray, constituents: int) -> Float32[np.nda
 def _fit_both(name: str, x: Float32[np.ndarray, "B D"], y: Int32[np.ndarray, " B"], seed: int) -> Iterator[LinearProbe]:
     if not np.isfinite(x).all():
         raise UserError(f"the representation {name!r} is not finite for every training jet; the run is not usable")
-    yield fit_logistic(x, y, seed=seed)
-    yield fit_lda(x, y)
+    try:
+        yield fit_logistic(x, y, seed=seed)
+        yield fit_lda(x, y)
+    except ValueError as error:
+        raise UserError(f"no probe can be fitted on the representation {name!r}: {error}") from None
 
 
 def _measure(

@@ -100,6 +100,8 @@ def _validation_probe(config: Config, train: Store) -> ValidationProbe | None:
 
     def probe(state: step.State) -> dict[str, float]:
         features = embed.embed_jets(config, state.params, store, indices, ("embedding",))["embedding"]
+        if not (features.std(axis=0) > 0).any():
+            return {"probe_auc": 0.5}  # collapsed: all jets alike, and the run goes on
         fitted = fit_logistic(features[fit], label[fit], l2_grid=(settings.l2,))
         return {"probe_auc": float(auc(fitted.score(features[test]), label[test]))}
 

@@ -24,8 +24,8 @@ def toy_chunk(rng: np.random.Generator, jets: int) -> JetChunk:
     found = [toy_constituents(rng, 3 if top else 1) for top in label]
     offsets = np.concatenate([[0], np.cumsum([len(jet) for jet in found])]).astype(np.int64)
     pt, eta, phi = np.concatenate(found).T
-    momenta = np.stack([pt * np.cosh(eta), pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)], -1)
-    sums = np.add.reduceat(momenta, offsets[:-1])
+    momenta = np.stack([pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), pt * np.cosh(eta)])
+    sums = np.add.reduceat(momenta, offsets[:-1], axis=1)
     constituents = {"pt": pt, "eta": eta, "phi": phi}
     return sort_by_pt(
         JetChunk(

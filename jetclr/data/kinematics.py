@@ -1,34 +1,31 @@
-"""Four-momenta to collider coordinates, in numpy and double precision: what readers and the generator share."""
+"""Four-momenta to collider coordinates, in numpy and double precision: what readers and the generator share.
+
+Momenta are (px, py, pz, E) [GeV] along the first axis.
+"""
 
 import numpy as np
 from jaxtyping import Float32, Float64
 
-
-def pt_eta_phi(momenta: Float64[np.ndarray, "M 4"]) -> dict[str, Float32[np.ndarray, " M"]]:
-    """pt [GeV], eta, phi of four-momenta (E, px, py, pz) [GeV] that are not along the beam."""
-    _, px, py, pz = momenta.T
-    pt = np.hypot(px, py)
-    return {name: x.astype(np.float32) for name, x in (("pt", pt), ("eta", np.arcsinh(pz / pt)), ("phi", _phi(py, px)))}
+# The float32 nearest to pi lies above it; this is the largest below, so azimuths stay within (-pi, pi].
+LARGEST_PHI = np.nextafter(np.float32(np.pi), np.float32(0))
 
 
-def jet_columns(momenta: Float64[np.ndarray, "J 4"]) -> dict[str, Float32[np.ndarray, " J"]]:
-    """jet_pt, jet_mass [GeV], jet_eta, jet_phi of jets' total four-momenta (E, px, py, pz) [GeV].
-
-    A mass squared that rounding made negative counts as zero. An empty jet (all zero) has eta = phi = 0.
-    """
-    energy, px, py, pz = momenta.T
-    pt = np.hypot(px, py)
-    mass2 = energy**2 - px**2 - py**2 - pz**2
-    columns = {
-        "jet_pt": pt,
-        "jet_eta": np.arcsinh(pz / np.where(pt > 0, pt, 1)),
-        "jet_phi": _phi(py, px),
-        "jet_mass": np.sqrt(np.maximum(mass2, 0)),
-    }
-    return {name: x.astype(np.float32) for name, x in columns.items()}
+def pt_eta_phi(
+    p: Float64[np.ndarray, "4 *any"],
+) -> tuple[Float64[np.ndarray, "*any"], Float64[np.ndarray, "*any"], Float64[np.ndarray, "*any"]]:
+    """pT [GeV], pseudorapidity and azimuth in [-pi, pi]; a momentum of zero has all three zero."""
+    pt = np.hypot(p[0], p[1])
+    return pt, np.arcsinh(p[2] / np.where(pt > 0, pt, 1)), np.arctan2(p[1], p[0])
 
 
-def _phi(py: np.ndarray, px: np.ndarray) -> np.ndarray:
-    """Azimuth in (-pi, pi] that stays there in float32, whose nearest number to pi is above it."""
-    limit = np.nextafter(np.float32(np.pi), np.float32(0))
-    return np.clip(np.arctan2(py, px), -limit, limit)
+def constituent_columns(p: Float64[np.ndarray, "4 M"]) -> dict[str, Float32[np.ndarray, " M"]]:
+    """pt [GeV], eta, phi of constituents, as the store holds them."""
+    pt, eta, phi = (x.astype(np.float32) for x in pt_eta_phi(p))
+    return {"pt": pt, "eta": eta, "phi": np.clip(phi, -LARGEST_PHI, LARGEST_PHI)}
+
+
+def jet_columns(p: Float64[np.ndarray, "4 J"]) -> dict[str, Float32[np.ndarray, " J"]]:
+    """jet_pt, jet_mass [GeV], jet_eta, jet_phi of jets' total momenta; a mass squared below zero is rounding: zero."""
+    pt, eta, phi = (x.astype(np.float32) for x in pt_eta_phi(p))
+    mass = np.sqrt(np.maximum(p[3] ** 2 - (p[:3] ** 2).sum(axis=0), 0)).astype(np.float32)
+    return {"jet_pt": pt, "jet_eta": eta, "jet_phi": np.clip(phi, -LARGEST_PHI, LARGEST_PHI), "jet_mass": mass}

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from jetclr.data.store import JetChunk, join_chunks, slice_chunk
+from jetclr.data.kinematics import constituent_columns, jet_columns, pt_eta_phi
+from jetclr.data.store import JetChunk, join_chunks, slice_chunk, sort_by_pt
 from jetclr.errors import UserError
 
 MAX_SEED = 900_000_000  # Pythia's Random:seed; 0 would mean the clock
@@ -215,12 +216,6 @@ def next_events(pythia: Any, events: int) -> Particles:
     )
 
 
-def pt_eta_phi(p: Float64[np.ndarray, "4 ..."]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """pT [GeV], pseudorapidity and azimuth in [-pi, pi] of momenta (px, py, pz, E)."""
-    pt = np.hypot(p[0], p[1])
-    return pt, np.arcsinh(p[2] / pt), np.arctan2(p[1], p[0])
-
-
 def delta_r(eta1: np.ndarray, phi1: np.ndarray, eta2: np.ndarray, phi2: np.ndarray) -> np.ndarray:
     """Distance in (pseudorapidity, azimuth), the azimuth wrapped."""
     return np.hypot(eta1 - eta2, (phi1 - phi2 + np.pi) % (2 * np.pi) - np.pi)
@@ -274,7 +269,7 @@ def cluster(particles: Particles, window: Window) -> tuple[np.ndarray, np.ndarra
     `particles`.
     """
     _, fastjet = load_generators()
-    import awkward as ak  # type: ignore[import-untyped]  # comes with fastjet
+    import awkward as ak  # comes with fastjet
 
     visible = np.flatnonzero((particles.status > 0) & ~np.isin(np.abs(particles.pdg), NEUTRINOS))
     starts = np.searchsorted(visible, particles.offsets)
@@ -306,17 +301,8 @@ def as_chunk(
     label: int,
 ) -> JetChunk:
     """Jets as the store holds them: constituents (pt [GeV], eta, phi), hardest first; jets with their mass."""
-    jet = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    pt, eta, phi = pt_eta_phi(particles.momentum[:, index])
-    order = np.lexsort((-pt, jet))
-    jet_pt, jet_eta, jet_phi = pt_eta_phi(axis)
-    mass2 = axis[3] ** 2 - (axis[:3] ** 2).sum(axis=0)
-    columns = {"jet_pt": jet_pt, "jet_eta": jet_eta, "jet_phi": jet_phi, "jet_mass": np.sqrt(np.maximum(mass2, 0))}
-    return JetChunk(
-        offsets.astype(np.int64),
-        {name: v[order].astype(np.float32) for name, v in (("pt", pt), ("eta", eta), ("phi", phi))},
-        {name: v.astype(np.float32) for name, v in columns.items()} | {"label": np.full(len(jet_pt), label, np.int32)},
-    )
+    columns = jet_columns(axis) | {"label": np.full(axis.shape[1], label, np.int32)}
+    return sort_by_pt(JetChunk(offsets.astype(np.int64), constituent_columns(particles.momentum[:, index]), columns))
 
 
 def generate_unit(recipe: Recipe, seed: int, jets: int, *, veto: bool = True) -> tuple[JetChunk, Counts]:

@@ -151,6 +151,18 @@ def test_a_signal_saves_and_the_same_command_resumes(
     assert read_metrics(workdir)[-1]["step"] <= reached
 
 
+def test_a_corrupt_checkpoint_is_named(
+    tmp_path: Path, stores: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = tmp_path / "r"
+    assert pretrain(workdir, stores["train"], "--stop-at", "4") == 0
+    for file in (workdir / "checkpoints" / "4").rglob("*"):
+        if file.is_file() and file.stat().st_size > 2000:
+            file.write_bytes(file.read_bytes()[:1000])
+    assert pretrain(workdir, stores["train"]) == 1
+    assert "checkpoint 4 in" in capsys.readouterr().err
+
+
 def test_rows_beyond_the_restart_are_dropped_and_a_torn_line_is_not_read(tmp_path: Path) -> None:
     rows = [json.dumps({"step": s, "loss": 1.0, "jets_per_s": 2.0}) for s in (2, 4, 6)]
     (tmp_path / METRICS).write_text("\n".join(rows) + '\n{"step": 8, "lo')

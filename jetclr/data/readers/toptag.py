@@ -12,7 +12,7 @@ import hdf5plugin  # noqa: F401  (registers the Blosc filter these files are com
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 
-from jetclr.data.kinematics import jet_columns, pt_eta_phi
+from jetclr.data.kinematics import constituent_columns, jet_columns
 from jetclr.data.store import JetChunk
 from jetclr.errors import UserError
 
@@ -60,11 +60,11 @@ def _chunk(records: Shaped[np.ndarray, " J"], path: Path, first: int) -> JetChun
     _refuse_unsound(momenta, label, path, first)
     real = (momenta != 0).any(-1)
     offsets = np.concatenate([[0], np.cumsum(real.sum(1))]).astype(np.int64)
-    four_momenta: Float64[np.ndarray, "M 4"] = momenta[real]
+    momenta = np.moveaxis(momenta[..., [1, 2, 3, 0]], -1, 0)  # (px, py, pz, E), as everywhere else
     return JetChunk(
         offsets,
-        pt_eta_phi(four_momenta),
-        jet_columns(momenta.sum(1)) | {"label": label.astype(np.int32), "ttv": ttv.astype(np.int32)},
+        constituent_columns(momenta[:, real]),
+        jet_columns(momenta.sum(axis=2)) | {"label": label.astype(np.int32), "ttv": ttv.astype(np.int32)},
     )
 
 

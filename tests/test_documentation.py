@@ -1,0 +1,84 @@
+"""Every example in the README and in docs/ runs, in the order it stands there, on small inputs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from jetclr.cli import main
+from tests.conftest import write_toy_store
+from tests.jetclr.data.test_toptag import rows, write
+
+ROOT = Path(__file__).parent.parent
+# What makes a run small; it is added to pretraining commands.
+SMALL = (
+    "--batch 16 --data.constituents 12 --encoder.width 8 --encoder.heads 2 --encoder.feedforward 8 --encoder.wide 8 "
+    "--encoder.layers 1 --probe.every 0"
+)
+
+
+def examples() -> list[tuple[str, str]]:
+    """("bash", command) and ("python", block) in the order of the pages."""
+    found: list[tuple[str, str]] = []
+    for page in (ROOT / "docs/data.md", ROOT / "README.md", ROOT / "docs/training.md"):
+        for language, block in re.findall(r"```(bash|python)\n(.*?)```", page.read_text(), re.DOTALL):
+            if language == "python":
+                found.append((language, block))
+            else:
+                found += [(language, line) for line in block.splitlines() if line.startswith("jetclr ")]
+    return found
+
+
+def shrunk(command: str) -> list[str]:
+    """The command with few jets and steps."""
+    words = shlex.split(command, comments=True)[1:]
+    for flag, value in (("--jets", "4"), ("--steps", "2")):
+        if flag in words:
+            words[words.index(flag) + 1] = value
+    if words[0] == "pretrain":
+        words += shlex.split(SMALL) + ([] if "--steps" in words else ["--steps", "2"])
+    return words
+
+
+def outputs(words: list[str]) -> list[Path]:
+    """The files that the command promises."""
+    if words[0] in ("generate", "convert", "embed"):
+        return [Path(w) for w in words if "/" in w and Path(w).suffix != ".py"][-1:]
+    return [Path(w) for w in words if w.endswith("probe.json")]
+
+
+def test_every_documented_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [language for language, _ in examples()].count("python") == 2
+    assert len(examples()) >= 12
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for seed, name in enumerate(("train", "val", "test")):
+        write(tmp_path / f"{name}.h5", rows(80, seed=seed))
+    done: set[tuple[str, ...]] = set()
+    for language, command in examples():
+        if language == "python":
+            exec(compile(command, "example", "exec"), {})
+            continue
+        words = shrunk(command)
+        if tuple(words) in done:
+            continue
+        done.add(tuple(words))
+        assert main(words) == 0, command
+        for out in outputs(words):
+            assert out.exists(), command
+
+
+def test_every_flag_of_make_demo_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of `make demo` on toy stores of its names; the whole of it is run by hand."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for part in ("pretrain", "fit", "test"):
+        for process in ("top", "qcd"):
+            write_toy_store(tmp_path / f"data/demo/{process}-{part}", 40, seed=len(part))
+    lines = (ROOT / "Makefile").read_text().replace("\\\n", " ").replace("$(DEMO)", "data/demo").splitlines()
+    found = [line.split("jetclr ", 1)[1] for line in lines if "$(BIN)/jetclr " in line]
+    assert [line.split()[0] for line in found] == ["pretrain", "probe", "report", "generate"]
+    for line in found[:3]:
+        assert main(shrunk(f"jetclr {line}")) == 0, line
+    assert (tmp_path / "runs/demo/report.html").exists()
