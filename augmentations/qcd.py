@@ -14,7 +14,7 @@ from augmentations.transform import check_range
 class SoftSmear:
     """Smear eta and phi of each constituent by a normal of width `scale` / pT: soft ones move, hard ones stay.
 
-    `scale` and `floor` in GeV; pT is floored at `floor`, so no width exceeds scale / floor (arXiv:2108.04253, eq. 9:
+    `scale` and `floor` in GeV; pT is floored at `floor`, so no width exceeds scale / floor (arXiv:2108.04253:
     0.1 GeV and 0.1 GeV).
     """
 
@@ -33,7 +33,7 @@ class CollinearSplit:
 
     Children fill the padding; each constituent splits at most once a call (chain it for more); their number is uniform
     between 0 and what `fraction` of the constituents and the free slots allow. Total pT and every IRC-safe observable
-    are kept (arXiv:2108.04253, eq. 10). Children carry their parent's extras.
+    are kept (arXiv:2108.04253). Children carry their parent's extras.
     """
 
     fraction: float = 1.0

@@ -1,4 +1,4 @@
-"""Symmetries of a jet: what turns or moves it as a whole without changing what it is (arXiv:2108.04253, section 2)."""
+"""Symmetries of a jet: what turns or moves it as a whole without changing what it is (arXiv:2108.04253)."""
 
 from dataclasses import dataclass
 

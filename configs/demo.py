@@ -2,7 +2,8 @@
 
     jetclr pretrain configs/demo.py --workdir runs/demo
 
-DEMO_RESULTS_GO_HERE
+12,000 jets, 500 steps: two minutes on two cores. Linear probes on 5,000 labelled jets, measured on 5,000 others, AUC /
+R50: trained embedding 0.9731 / 104, untrained 0.9672 / 64 (logistic regression).
 """
 
 from augmentations import Chain, CollinearSplit, PtSmear, Reflect, Rotate, SoftLoss, SoftSmear

@@ -4,6 +4,8 @@ A checkpoint holds three items: `params`, `training` (optimizer state and step) 
 a run needs only the first, and its `config.json`.
 """
 
+import errno
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,8 +41,12 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        self._manager.close()
+    def __exit__(self, *exception: Any) -> None:
+        try:
+            self._manager.close()
+        except Exception:  # what failed in the background; if it is why we leave, it has been told
+            if exception[0] is None:
+                raise
 
     @property
     def latest(self) -> int | None:
@@ -53,7 +59,6 @@ class Checkpoints:
         if number == self.latest:
             return
         self._guard(
-            number,
             lambda: self._manager.save(
                 number,
                 args=ocp.args.Composite(
@@ -66,7 +71,7 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Return when everything saved so far is on the disk."""
-        self._guard(self.latest, self._manager.wait_until_finished)
+        self._guard(self._manager.wait_until_finished)
 
     def restore(self, like: step.State, batches: Any, mesh: Mesh) -> step.State:
         """The newest state, placed on the mesh; `batches` is set to the position saved with it."""
@@ -88,22 +93,27 @@ class Checkpoints:
             return self._manager.restore(self.latest, args=ocp.args.Composite(**items))
         except Exception as error:  # Orbax passes on whatever the file system and TensorStore raise
             raise UserError(
-                f"checkpoint {self.latest} in {self._folder} cannot be read: {_first_line(error)}; "
+                f"checkpoint {self.latest} in {self._folder} cannot be read: {_reason(error)}; "
                 "delete its folder to go on from the one before"
             ) from error
 
-    def _guard(self, number: int | None, action: Any) -> None:
+    def _guard(self, action: Any) -> None:
         try:
             action()
             self._manager.check_for_errors()
         except Exception as error:  # Orbax passes on whatever the file system and TensorStore raise
             raise UserError(
-                f"checkpoint {number} could not be written to {self._folder}: {_first_line(error)}"
+                f"a checkpoint could not be written to {self._folder}: {_reason(error)}; those before it are whole"
             ) from error
 
 
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _reason(error: Exception) -> str:
+    """Why reading or writing failed: the system's own words where TensorStore wraps them in pages."""
+    text = str(error)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
+        if os.strerror(number) in text:
+            return os.strerror(number)
+    return next((line for line in text.splitlines() if line.strip()), type(error).__name__)
 
 
 def _on(mesh: Mesh, tree: Any) -> Any:

@@ -199,7 +199,8 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"jetclr {__version__}")
         return 0
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax comments on its own options
+    # Orbax comments on its own options and logs tracebacks of errors that we tell in a sentence.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         if arguments[:1] == ["pretrain"]:
             return _pretrain(arguments[1:])

@@ -39,7 +39,7 @@ class Data:
     """Share of the train stores that is kept for validation when no validation store is named."""
     constituents: int = 50
     """The hardest constituents of a jet that are read; slots beyond a jet's own are room for splittings."""
-    window_blocks: int = 64
+    window_blocks: int = 16
     """Blocks (of up to 16,384 jets) among which jets are shuffled."""
 
     def __post_init__(self) -> None:

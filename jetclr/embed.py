@@ -1,9 +1,10 @@
 """Frozen embeddings: any layer of a run for any jets, streamed batch by batch to memory or to a file."""
 
+import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import h5py
 import jax
@@ -110,18 +111,52 @@ def _attributes(run: Run, store: Store) -> dict[str, str]:
     }
 
 
+class _Disk(io.FileIO):
+    """A file that HDF5 writes through; it remembers the first failure and swallows what comes after it.
+
+    HDF5 itself does not survive a full disk: every later call fails again, and closing the file may crash.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        whole = len(left)
+        try:
+            while left and self.error is None:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.error = error
+        return whole
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size) if self.error is None else 0
+        except OSError as error:
+            self.error = error
+            return 0
+
+
 class _Hdf5Sink:
     """Data sets that grow along the first axis."""
 
     def __init__(self, path: Path, attributes: dict[str, str]) -> None:
-        self._file = h5py.File(path, "w")
+        self._disk = _Disk(path, "w+b")
+        self._file = h5py.File(self._disk, "w")
         self._file.attrs.update(attributes)
 
     def __enter__(self) -> "_Hdf5Sink":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._file.close()
+        self._disk.close()
+        if exception[0] is None:
+            self._check()
+
+    def _check(self) -> None:
+        if self._disk.error is not None:
+            raise self._disk.error
 
     def append(self, columns: Mapping[str, np.ndarray]) -> None:
         for name, values in columns.items():
@@ -132,6 +167,7 @@ class _Hdf5Sink:
             data = self._file[name]
             data.resize(data.shape[0] + len(values), axis=0)
             data[-len(values) :] = values
+        self._check()
 
 
 class _ParquetSink:

@@ -14,7 +14,7 @@ Metrics = dict[str, Float[Array, ""]]
 
 @dataclass(frozen=True)
 class NTXent:
-    """Normalised temperature-scaled cross entropy (SimCLR, arXiv:2002.05709, eq. 1; JetCLR, arXiv:2108.04253, eq. 4).
+    """Normalised temperature-scaled cross entropy (SimCLR, arXiv:2002.05709; JetCLR, arXiv:2108.04253).
 
     Each of the 2B views must find its partner among the 2B - 1 others by cosine similarity / `temperature`.
     """
@@ -47,7 +47,7 @@ def normalize(z: Float[Array, "B P"]) -> Float[Array, "B P"]:
 
 
 def alignment(z_a: Float[Array, "B P"], z_b: Float[Array, "B P"]) -> Float[Array, ""]:
-    """Mean squared distance between unit vectors of the two views, 0 at best (arXiv:2005.10242, eq. 1, alpha = 2)."""
+    """Mean squared distance between unit vectors of the two views, 0 at best (arXiv:2005.10242, alpha = 2)."""
     return jnp.mean(jnp.sum((z_a - z_b) ** 2, axis=-1))
 
 

@@ -49,7 +49,7 @@ def jet_progress(what: str, total: int | None, *, unit: str = "jets", done: int 
             yield lambda n: progress.advance(task, n)
         return
     start = last = time.monotonic()
-    count = done
+    count, told = done, -1
 
     def advance(n: int) -> None:
         nonlocal count, last
@@ -60,6 +60,10 @@ def jet_progress(what: str, total: int | None, *, unit: str = "jets", done: int 
             report(now)
 
     def report(now: float) -> None:
+        nonlocal told
+        if count == told:
+            return
+        told = count
         rate = (count - done) / max(now - start, 1e-9)
         share = "" if total is None else f" of {total:,}"
         left = "" if total is None or rate == 0 else f", {(total - count) / rate:,.0f} s left"

@@ -68,7 +68,7 @@ def read_probe_file(path: Path) -> dict[str, Any]:
                 for name in ("auc", "accuracy", "r30", "r50"):
                     result[name] = Estimate(**result[name])
                 _ = result["roc"]["eps_s"], result["roc"]["eps_b"]
-        _ = found["jets"]["train"], found["jets"]["test"], found["trained_minus_untrained"].items()
+        _ = found["jets"]["train"], found["jets"]["test"], _against_untrained(found["trained_minus_untrained"])
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -88,7 +88,7 @@ def _add_probes(page: Page, probes: dict[str, Any]) -> None:
         f"Linear probes fitted on {probes['jets']['train']:,} labelled jets and measured on {probes['jets']['test']:,} "
         "others. R30 and R50 are the background rejection 1/eps_B at signal efficiencies of 0.3 and 0.5. Brackets are "
         "95 % bootstrap intervals over the test jets. The untrained control is the same network with random weights, "
-        "its probe tuned in the same way.",
+        "its probe tuned in the same way.\n\n" + _against_untrained(probes["trained_minus_untrained"]),
     )
     rows = [
         probe_row(representation, probe, {k: result[k] for k in ("auc", "accuracy", "r30", "r50")})
@@ -108,6 +108,16 @@ def _add_probes(page: Page, probes: dict[str, Any]) -> None:
         "better. Lines turn faint where fewer than ten background jets are left.",
         "ROC curves of " + ", ".join(lines),
     )
+
+
+def _against_untrained(comparisons: dict[str, Any]) -> str:
+    """The paired comparisons in words."""
+    told = [
+        f"{c['auc']['value']:+.4f} [{c['auc']['low']:+.4f}, {c['auc']['high']:+.4f}] with {name} (p = "
+        f"{c['auc_p_value']:.2g})"
+        for name, c in comparisons.items()
+    ]
+    return f"Trained against untrained embedding, AUC on the same resampled jets: {', '.join(told)}."
 
 
 def _add_training(page: Page, run: Run) -> None:

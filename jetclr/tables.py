@@ -19,7 +19,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
     console = Console(width=None if sys.stdout.isatty() else FULL_WIDTH)
     jets = evaluation.jets
     console.print(
-        f"[bold]{escape(str(evaluation.run))}[/bold], step {evaluation.step:,}: linear probes fitted on {jets['train']:,} jets, "
+        f"[bold]{escape(str(evaluation.run))}[/bold], step {evaluation.step:,}: "
+        f"linear probes fitted on {jets['train']:,} jets, "
         f"measured on {jets['test']:,}; brackets are 95 % intervals",
         highlight=False,
     )

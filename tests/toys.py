@@ -3,8 +3,8 @@
 import numpy as np
 
 from augmentations import Jets, make_jets
+from jetclr.data.chunk import JetChunk, sort_by_pt
 from jetclr.data.kinematics import jet_columns
-from jetclr.data.store import JetChunk, sort_by_pt
 
 
 def toy_constituents(rng: np.random.Generator, prongs: int) -> np.ndarray:

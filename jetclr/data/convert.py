@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from jetclr import __version__
+from jetclr.data.chunk import JetChunk
 from jetclr.data.readers import toptag
-from jetclr.data.store import JetChunk, StoreWriter
+from jetclr.data.store import StoreWriter
 from jetclr.errors import UserError
 from jetclr.progress import jet_progress
 

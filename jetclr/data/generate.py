@@ -28,8 +28,9 @@ import numpy as np
 
 from jetclr import __version__
 from jetclr.data import pythia
+from jetclr.data.chunk import JetChunk
 from jetclr.data.pythia import Counts, Recipe
-from jetclr.data.store import JetChunk, StoreWriter, refuse_existing, write_json
+from jetclr.data.store import StoreWriter, refuse_existing, write_json
 from jetclr.errors import UserError
 from jetclr.progress import jet_progress
 

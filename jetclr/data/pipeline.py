@@ -2,8 +2,11 @@
 
 Grain's element is a whole batch: item i of `BatchSource` is the i-th batch of a seeded permutation that never ends.
 The permutation is over windows of blocks: each epoch shuffles the blocks, cuts them into windows of `window_blocks`,
-and shuffles all jets of a window together. A store that fits in one window (a million jets) is shuffled globally; a
+and shuffles all jets of a window together. A store that fits in one window (262,144 jets) is shuffled globally; a
 larger one is read from the disk in long stretches, each window's blocks asked for while the one before is used up.
+Two windows should fit in memory. Measured: batches of 1,024 jets of 50 constituents from a store of 7.8 million jets
+(6 GiB), process and page cache held to 1 GiB together: 1.3 ms in the median, 1.9 ms on average, 525,000 jets/s; with
+windows of 64 blocks, which did not fit, the disk was read a thousand times over.
 """
 
 from collections.abc import Iterator
@@ -64,7 +67,7 @@ class BatchSource:
         seed: int,
         steps: int,
         part: Slice = Slice(),
-        window_blocks: int = 64,
+        window_blocks: int = 16,
         process_index: int = 0,
         process_count: int = 1,
     ) -> None:

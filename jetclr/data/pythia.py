@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from jetclr.data.chunk import JetChunk, join_chunks, slice_chunk, sort_by_pt
 from jetclr.data.kinematics import constituent_columns, jet_columns, pt_eta_phi
-from jetclr.data.store import JetChunk, join_chunks, slice_chunk, sort_by_pt
 from jetclr.errors import UserError
 
 MAX_SEED = 900_000_000  # Pythia's Random:seed; 0 would mean the clock

@@ -16,7 +16,7 @@ def pair(seed: int, jets: int = 6, width: int = 5) -> tuple[jax.Array, jax.Array
 
 
 def naive(z_a: np.ndarray, z_b: np.ndarray, temperature: float) -> float:
-    """arXiv:2002.05709, eq. 1, view by view and in double precision."""
+    """arXiv:2002.05709, view by view and in double precision."""
     z = np.concatenate([z_a, z_b]).astype(np.float64)
     jets = len(z_a)
     total = 0.0

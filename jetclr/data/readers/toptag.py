@@ -12,8 +12,8 @@ import hdf5plugin  # noqa: F401  (registers the Blosc filter these files are com
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 
+from jetclr.data.chunk import JetChunk
 from jetclr.data.kinematics import constituent_columns, jet_columns
-from jetclr.data.store import JetChunk
 from jetclr.errors import UserError
 
 LABELS = {0: "QCD", 1: "top"}

@@ -17,9 +17,10 @@ import pytest
 import vector
 
 from jetclr.data import pythia
+from jetclr.data.chunk import JetChunk, join_chunks
 from jetclr.data.generate import generate, read_unit, unit_seed, write_unit
 from jetclr.data.pythia import RECIPES, Counts, Recipe, Window
-from jetclr.data.store import JetChunk, Store, join_chunks
+from jetclr.data.store import Store
 from jetclr.errors import UserError
 
 pytest.importorskip("pythia8mc", reason="generating is an optional extra")

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jetclr.data import store as store_module
-from jetclr.data.store import JetChunk, Store, StoreWriter, join_chunks, slice_chunk, sort_by_pt
+from jetclr.data.chunk import JetChunk, join_chunks, slice_chunk, sort_by_pt
+from jetclr.data.store import Store, StoreWriter
 from jetclr.errors import UserError
 from tests.conftest import write_toy_store
 from tests.toys import toy_chunk
