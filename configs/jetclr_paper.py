@@ -18,7 +18,8 @@ from jetclr.objectives import NTXent
 from jetclr.optim import Optim
 
 config = Config(
-    data=Data(train=("stores/toptag/train",), constituents=50),
+    # Two rounds of splitting can double the constituents; without room most tops would never split.
+    data=Data(train=("stores/toptag/train",), constituents=50, slots=100),
     views=(
         Chain(Rotate(), Translate()),
         Chain(Rotate(), CollinearSplit(), CollinearSplit(), SoftSmear(scale=0.1, floor=0.1), Translate()),

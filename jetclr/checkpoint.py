@@ -5,7 +5,10 @@ a run needs only the first, and its `config.json`.
 """
 
 import errno
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,8 +96,8 @@ class Checkpoints:
             return self._manager.restore(self.latest, args=ocp.args.Composite(**items))
         except Exception as error:  # Orbax passes on whatever the file system and TensorStore raise
             raise UserError(
-                f"checkpoint {self.latest} in {self._folder} cannot be read: {_reason(error)}; "
-                "delete its folder to go on from the one before"
+                f"checkpoint {self.latest} in {self._folder} cannot be read: it is damaged, or config.json was changed "
+                f"({_reason(error)})"
             ) from error
 
     def _guard(self, action: Any) -> None:
@@ -149,6 +152,17 @@ def read_config(run: Path) -> Config:
     if not (run / CONFIG).is_file():
         raise UserError(f"{run} is not a run folder: it has no {CONFIG}")
     return configs.load(run / CONFIG)
+
+
+@contextmanager
+def only_process(run: Path) -> Iterator[None]:
+    """Hold the run folder while training in it; raises UserError if another process of this machine does."""
+    with open(run / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the system however the process ends
+        except BlockingIOError:
+            raise UserError(f"another process is training in {run}; wait for it, or use another --workdir") from None
+        yield
 
 
 class Run(NamedTuple):

@@ -10,6 +10,7 @@ import tyro
 from tyro.conf import Positional
 
 from jetclr import UserError, __version__
+from jetclr.signals import sigterm_exits
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
@@ -121,18 +122,19 @@ def probe(
         overwrite: Replace that file if it exists.
         seed: Of the split that chooses L2, and of the bootstrap.
     """
-    from jetclr.data.store import refuse_existing, write_json
+    from jetclr.data.store import make_parent, refuse_existing, write_json
     from jetclr.evaluate import probe_run, to_json
 
     if json is not None and not overwrite:
         refuse_existing(json)
-    evaluation = probe_run(run, train, test, seed=seed)
-    if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        write_json(json, to_json(evaluation))
     from jetclr.tables import print_evaluation
 
+    if json is not None:
+        make_parent(json)
+    evaluation = probe_run(run, train, test, seed=seed)
     print_evaluation(evaluation)
+    if json is not None:
+        write_json(json, to_json(evaluation))
 
 
 @app.command
@@ -169,6 +171,8 @@ def _pretrain(arguments: list[str]) -> int:
     from jetclr.train import pretrain as run
 
     named = [a for a in arguments if not a.startswith("-") and Path(a).suffix in (".py", ".json")]
+    if not named and arguments and not arguments[0].startswith("-"):
+        named = arguments[:1]
     if not named and not {"-h", "--help"} & set(arguments):
         raise UserError("pretrain needs a config file: jetclr pretrain CONFIG.py --workdir RUN")
     loaded = configs.load(Path(named[0])) if named else configs.Config()
@@ -194,7 +198,10 @@ def _pretrain(arguments: list[str]) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 for an error told in one sentence, 130 after Ctrl-C."""
+    """Run one command; returns the exit status: 0, 1 for an error told in one sentence, 130 after Ctrl-C.
+
+    SIGTERM ends it with status 143, cleaned up; pretraining saves and ends with 0.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments == ["--version"]:
         print(f"jetclr {__version__}")
@@ -204,7 +211,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if arguments[:1] == ["pretrain"]:
             return _pretrain(arguments[1:])
-        app.cli(prog="jetclr", args=arguments)
+        with sigterm_exits():
+            app.cli(prog="jetclr", args=arguments)
     except UserError as error:
         print(f"jetclr: {error}", file=sys.stderr)
         return EXIT_ERROR

@@ -11,6 +11,7 @@ import difflib
 import json
 import re
 import runpy
+import traceback
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,9 @@ class Data:
     holdout: float = 0.05
     """Share of the train stores that is kept for validation when no validation store is named."""
     constituents: int = 50
-    """The hardest constituents of a jet that are read; slots beyond a jet's own are room for splittings."""
+    """The hardest constituents of a jet that are read."""
+    slots: int = 0
+    """Padded length of a training jet: room beyond `constituents` is for splittings. 0: no more than those."""
     window_blocks: int = 16
     """Blocks (of up to 16,384 jets) among which jets are shuffled."""
 
@@ -46,6 +49,8 @@ class Data:
         if not 0 <= self.holdout < 1:
             raise ValueError(f"Data.holdout is {self.holdout}; it must lie in [0, 1)")
         _positive(self, "constituents", "window_blocks")
+        if self.slots and self.slots < self.constituents:
+            raise ValueError(f"Data.slots is {self.slots}, fewer than Data.constituents {self.constituents}")
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,13 @@ class Probe:
     """Validation jets used, half to fit and half to measure."""
     l2: float = 30.0
     """L2 strength of the logistic regression (1 / C), fixed to keep it quick."""
+
+    def __post_init__(self) -> None:
+        if self.every < 0:
+            raise ValueError(f"Probe.every is {self.every}; it must be positive, or 0 for never")
+        _positive(self, "l2")
+        if self.jets < 8:
+            raise ValueError(f"Probe.jets is {self.jets}; a probe needs at least 8 jets")
 
 
 # Views are programs in small; they are written in the config file, and no flag takes them apart.
@@ -149,15 +161,17 @@ def load(path: Path) -> Config:
     if not path.is_file():
         raise UserError(f"there is no config file {path}")
     if path.suffix == ".json":
-        return from_json(path.read_text(), str(path))
+        return from_json(path.read_bytes(), str(path))
     if path.suffix != ".py":
         raise UserError(f"{path} is neither a .py config file nor a config.json")
     try:
         defined = runpy.run_path(str(path))
     except TypeError as error:
         raise UserError(f"{path}: {_nearest_field(str(error)) or error}") from None
-    except (ValueError, NameError, SyntaxError, ImportError, AttributeError) as error:
-        raise UserError(f"{path}: {type(error).__name__}: {error}") from None
+    except Exception as error:  # the user's own program: whatever it raises is theirs to mend
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        place = f"{path}, line {lines[-1]}" if lines else str(path)
+        raise UserError(f"{place}: {type(error).__name__}: {error}") from None
     config = defined.get("config")
     if not isinstance(config, Config):
         raise UserError(f"{path} must set `config = Config(...)`; it sets {type(config).__name__}")
@@ -183,12 +197,21 @@ def to_json(config: Config) -> str:
     return json.dumps(to_dict(config), indent=2)
 
 
-def from_json(text: str, where: str) -> Config:
+def from_json(text: str | bytes, where: str) -> Config:
     """The Config that JSON `text` (from `where`) describes; raises UserError naming what does not fit."""
     try:
         return _build(Config, json.loads(text), "")
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise UserError(f"{where} is not a config: {error}") from None
+
+
+def foreign_transforms(value: Any) -> list[str]:
+    """Names of the transforms in views that are only records of somebody's own classes."""
+    if isinstance(value, Foreign):
+        return [value.type]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return foreign_transforms([getattr(value, f.name) for f in dataclasses.fields(value)])
+    return [name for item in value for name in foreign_transforms(item)] if isinstance(value, tuple | list) else []
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:

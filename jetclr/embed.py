@@ -18,7 +18,7 @@ from jetclr import encoder, step
 from jetclr.checkpoint import Run, open_run
 from jetclr.config import Config
 from jetclr.data.pipeline import Slice, sequential_batches
-from jetclr.data.store import Store, refuse_existing
+from jetclr.data.store import Store, make_parent, refuse_existing
 from jetclr.errors import UserError
 from jetclr.progress import jet_progress
 
@@ -65,8 +65,8 @@ def embed_store(run_path: Path, stores: Sequence[Path], out: Path, layers: Seque
     for name in layers:
         if name not in known:
             raise UserError(f"{run_path} has no layer {name!r}; it has {', '.join(known)}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
+    make_parent(out)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         with sinks[out.suffix](partial, _attributes(run, store)) as sink:
             widths = _fill(sink, run, store, layers)

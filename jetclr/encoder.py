@@ -42,6 +42,11 @@ class Encoder:
     wide: int = 1024
 
     def __post_init__(self) -> None:
+        for name in ("width", "heads", "feedforward"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Encoder.{name} is {getattr(self, name)}; it must be positive")
+        if self.layers < 0 or self.wide < 0:
+            raise ValueError(f"Encoder.layers is {self.layers} and Encoder.wide {self.wide}; neither may be negative")
         if self.width % self.heads:
             raise ValueError(f"Encoder.width {self.width} is not a multiple of Encoder.heads {self.heads}")
         if not self.pooling:
@@ -56,6 +61,10 @@ class Head:
 
     hidden: tuple[int, ...] = (256,)
     width: int = 128
+
+    def __post_init__(self) -> None:
+        if min(*self.hidden, self.width, self.width) < 1:
+            raise ValueError(f"Head.hidden is {self.hidden} and Head.width {self.width}; all must be positive")
 
 
 class Network(NamedTuple):

@@ -4,6 +4,7 @@ Controls are the same encoder untrained (same seed, same width, the probe tuned 
 constituents: physics is claimed only for what lies above them.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ class ProbeResult:
     probe: str  # "logistic" or "LDA"
     width: int
     l2: float | None  # chosen on a split of the training jets; None for LDA
+    l2_at_edge: bool  # no stronger or no weaker one was tried beyond it
     estimates: dict[str, Estimate]  # auc, accuracy, r30, r50
     roc: tuple[Float[np.ndarray, " P"], Float[np.ndarray, " P"]]  # eps_S, eps_B
     scores: Float[np.ndarray, " test"]
@@ -61,6 +63,7 @@ def probe_run(run_path: Path, train: Sequence[Path], test: Sequence[Path], *, se
     """
     run = open_run(run_path)
     stores = Store(*train), Store(*test)
+    _warn_of_overlap(run, train, test)
     labels = tuple(_signal(store) for store in stores)
     results: list[ProbeResult] = []
     sets = list(_representations(run))
@@ -83,6 +86,14 @@ def probe_run(run_path: Path, train: Sequence[Path], test: Sequence[Path], *, se
         results,
         against,
     )
+
+
+def _warn_of_overlap(run: Run, train: Sequence[Path], test: Sequence[Path]) -> None:
+    """Say on the terminal when test jets were fitted or pretrained on: such numbers prove nothing."""
+    measured = {path.resolve() for path in test}
+    for what, others in (("the probes are fitted on", train), ("the encoder was pretrained on", run.config.data.train)):
+        for path in sorted(measured & {Path(other).resolve() for other in others}):
+            print(f"warning: {what} the test jets of {path.name}; do not quote these numbers", file=sys.stderr)
 
 
 def _representations(run: Run) -> Iterator[tuple[str, str]]:
@@ -118,13 +129,15 @@ def _fit_both(name: str, x: Float32[np.ndarray, "B D"], y: Int32[np.ndarray, " B
     try:
         yield fit_logistic(x, y, seed=seed)
         yield fit_lda(x, y)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise UserError(f"no probe can be fitted on the representation {name!r}: {error}") from None
 
 
 def _measure(
     name: str, fitted: LinearProbe, x: Float32[np.ndarray, "B D"], y: Int32[np.ndarray, " B"], seed: int
 ) -> ProbeResult:
+    if not np.isfinite(x).all():
+        raise UserError(f"the representation {name!r} is not finite for every test jet; the run is not usable")
     scores = fitted.score(x)
     eps_s, eps_b = roc_curve(scores, y)
     at = np.unique(np.linspace(0, len(eps_s) - 1, ROC_POINTS).astype(int))
@@ -133,6 +146,7 @@ def _measure(
         fitted.name,
         x.shape[1],
         fitted.l2 or None,
+        fitted.l2_at_edge,
         evaluate_scores(scores, y, threshold=fitted.threshold, seed=seed),
         (eps_s[at], eps_b[at]),
         scores,
@@ -153,7 +167,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
     results: dict[str, Any] = {}
     for r in evaluation.results:
         results.setdefault(r.representation, {})[r.probe] = (
-            {"width": r.width, "l2": r.l2}
+            {"width": r.width, "l2": r.l2, "l2_at_edge": r.l2_at_edge}
             | {name: asdict(estimate) for name, estimate in r.estimates.items()}
             | {"roc": {"eps_s": np.round(r.roc[0], 6).tolist(), "eps_b": np.round(r.roc[1], 6).tolist()}}
         )

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 
-from jetclr.data.store import Store
+from jetclr.data.store import Store, make_parent
 from jetclr.errors import UserError
 from jetclr.report import data_histograms
 from probes.report import terminal_table
@@ -19,7 +20,10 @@ def inspect_store(path: Path, picture: Path) -> None:
         raise UserError(f"cannot draw to {picture}: its name must end in {', '.join(PICTURES)}")
     store = Store(path)
     console = Console()
-    console.print(f"[bold]{path}[/bold]: {len(store):,} jets, {store.metadata[0]['constituents']:,} constituents")
+    make_parent(picture)
+    console.print(
+        f"[bold]{escape(str(path))}[/bold]: {len(store):,} jets, {store.metadata[0]['constituents']:,} constituents"
+    )
     facts = {k: v for k, v in store.metadata[0]["source"].items() if isinstance(v, str | int | float)}
     console.print(", ".join(f"{k} {v}" for k, v in facts.items()), style="dim", markup=False, highlight=False)
     label = store.column("label") if "label" in store.columns else np.zeros(len(store), int)

@@ -21,7 +21,7 @@ class Logs:
     def __init__(self, run: Path, step: int) -> None:
         self._path = run / METRICS
         kept = [row for row in read_metrics(run) if row["step"] <= step]
-        partial = self._path.with_name(f".{METRICS}.partial")
+        partial = self._path.with_name(f".{METRICS}.{os.getpid()}.partial")
         partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
         os.replace(partial, self._path)
         self._file = self._path.open("a")

@@ -41,9 +41,9 @@ class NTXent:
 
 
 def normalize(z: Float[Array, "B P"]) -> Float[Array, "B P"]:
-    """Rows brought to unit length; a zero row stays zero, with a zero gradient."""
+    """Rows brought to unit length; a zero row stays zero, with a zero gradient. What is not finite stays so."""
     square = jnp.sum(z * z, axis=-1, keepdims=True)
-    return jnp.where(square > 0, z * jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
+    return jnp.where(square == 0, 0, z * jax.lax.rsqrt(jnp.where(square == 0, 1, square)))
 
 
 def alignment(z_a: Float[Array, "B P"], z_b: Float[Array, "B P"]) -> Float[Array, ""]:
@@ -62,10 +62,15 @@ def uniformity(z: Float[Array, "B P"]) -> Float[Array, ""]:
 def effective_rank(z: Float[Array, "B P"]) -> Float[Array, ""]:
     """exp of the entropy of the normalised singular values of the centred batch (Roy & Vetterli, EUSIPCO 2007).
 
-    1 when everything lies on a line, at most min(B - 1, P). From the Gram matrix, so it carries no useful gradient.
+    1 when everything lies on a line, at most min(B - 1, P), and 0 when all rows are alike within rounding: what
+    rounding leaves behind has full rank, and would hide a collapse. From the Gram matrix, without a gradient.
     """
+    eps = jnp.finfo(z.dtype).eps
+    size = jnp.max(jnp.abs(z))
     z = jax.lax.stop_gradient(z - jnp.mean(z, axis=0))
     gram = z.T @ z if z.shape[0] > z.shape[1] else z @ z.T
-    singular = jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram), 0))
+    eigenvalues = jnp.linalg.eigvalsh(gram)
+    singular = jnp.sqrt(jnp.where(eigenvalues > eps * gram.shape[0] * eigenvalues[-1], eigenvalues, 0))
     share = singular / jnp.maximum(jnp.sum(singular), jnp.finfo(z.dtype).tiny)
-    return jnp.exp(jnp.sum(jax.scipy.special.entr(share)))
+    collapsed = jnp.sqrt(jnp.sum(z * z) / z.size) <= 8 * eps * size
+    return jnp.where(collapsed, 0, jnp.exp(jnp.sum(jax.scipy.special.entr(share))))

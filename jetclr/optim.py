@@ -25,6 +25,12 @@ class Optim:
     def __post_init__(self) -> None:
         if self.peak_lr <= 0:
             raise ValueError(f"Optim.peak_lr is {self.peak_lr}; it must be positive")
+        if self.clip_norm <= 0:
+            raise ValueError(f"Optim.clip_norm is {self.clip_norm}; it must be positive")
+        if self.warmup_steps < 0 or self.weight_decay < 0:
+            raise ValueError("Optim.warmup_steps and Optim.weight_decay may not be negative")
+        if not 0 <= self.b2 < 1:
+            raise ValueError(f"Optim.b2 is {self.b2}; it must lie in [0, 1)")
         if self.schedule not in ("cosine", "constant"):
             raise ValueError(f"Optim.schedule is {self.schedule!r}; choose 'cosine' or 'constant'")
 

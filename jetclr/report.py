@@ -14,7 +14,7 @@ from augmentations import center, rotate
 from jetclr import __version__, encoder, step
 from jetclr.checkpoint import Run, open_run
 from jetclr.config import Config, to_json
-from jetclr.data.store import Store
+from jetclr.data.store import Store, make_parent
 from jetclr.embed import BATCH, embed_jets
 from jetclr.errors import UserError
 from jetclr.logs import read_metrics
@@ -44,6 +44,7 @@ def write_report(run_path: Path, store: Store, probe_file: Path | None, out: Pat
     """
     run = open_run(run_path)
     probes = read_probe_file(probe_file) if probe_file is not None else None
+    make_parent(out)
     page = Page(
         f"Pretraining run {run_path.name}",
         f"jetclr {__version__}, {run.step:,} of {run.config.steps:,} steps, {len(store):,} jets shown from "

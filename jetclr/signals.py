@@ -1,6 +1,7 @@
 """Signals that ask a long job to stop: it finishes its step, saves and leaves."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,6 +17,23 @@ class Stopped:
 
     def __call__(self) -> bool:
         return self.signal is not None
+
+
+@contextmanager
+def sigterm_exits() -> Iterator[None]:
+    """While inside, SIGTERM raises SystemExit(143), so that half-written outputs are removed on the way out."""
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

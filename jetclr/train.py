@@ -15,8 +15,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jetclr import embed, sharding, step
-from jetclr.checkpoint import Checkpoints, start_run
-from jetclr.config import Config
+from jetclr.checkpoint import Checkpoints, only_process, start_run
+from jetclr.config import Config, foreign_transforms
 from jetclr.data.pipeline import BatchSource, Slice, training_batches
 from jetclr.data.store import Store
 from jetclr.errors import UserError
@@ -49,6 +49,10 @@ def pretrain(config: Config, workdir: Path, *, stop_at: int | None = None) -> Ou
     Stops early, saved, at step `stop_at` or on SIGTERM or SIGINT. Raises UserError for stores or folders that will not
     do, and NonFinite, naming the step, when the loss or gradient is not finite.
     """
+    if stop_at is not None and stop_at < 1:
+        raise UserError(f"--stop-at is {stop_at}; the first step is 1")
+    if foreign := foreign_transforms(config.views):
+        raise UserError(f"{', '.join(foreign)}: not part of augmentations; give the config file that defines it")
     if not config.data.train:
         raise UserError("no jets to train on: set data.train in the config, or give --data.train STORE")
     train = Store(*config.data.train)
@@ -57,6 +61,7 @@ def pretrain(config: Config, workdir: Path, *, stop_at: int | None = None) -> Ou
         train,
         batch=config.batch,
         constituents=config.data.constituents,
+        slots=config.data.slots,
         seed=config.seed,
         steps=config.steps,
         part=Slice(0, 1 if config.data.validation else 1 - config.data.holdout),
@@ -67,12 +72,16 @@ def pretrain(config: Config, workdir: Path, *, stop_at: int | None = None) -> Ou
     probe = _validation_probe(config, train)
     start_run(workdir, config)
     batches = training_batches(source)
-    with Checkpoints(workdir, config.checkpoint.keep) as checkpoints, stop_signals() as stopped:
+    with (
+        only_process(workdir),
+        Checkpoints(workdir, config.checkpoint.keep) as checkpoints,
+        stop_signals() as stopped,
+    ):
         state = jax.device_put(step.init_state(config), sharding.everywhere(mesh))
         if checkpoints.latest is not None:
             state = checkpoints.restore(state, batches, mesh)
         start = int(state.step)
-        last = min(config.steps, stop_at or config.steps)
+        last = config.steps if stop_at is None else min(config.steps, stop_at)
         if start >= last:
             return Outcome(start, False)
         with Logs(workdir, start) as logs:
@@ -100,10 +109,13 @@ def _validation_probe(config: Config, train: Store) -> ValidationProbe | None:
 
     def probe(state: step.State) -> dict[str, float]:
         features = embed.embed_jets(config, state.params, store, indices, ("embedding",))["embedding"]
-        if not (features.std(axis=0) > 0).any():
-            return {"probe_auc": 0.5}  # collapsed: all jets alike, and the run goes on
-        fitted = fit_logistic(features[fit], label[fit], l2_grid=(settings.l2,))
-        return {"probe_auc": float(auc(fitted.score(features[test]), label[test]))}
+        try:
+            fitted = fit_logistic(features[fit], label[fit], l2_grid=(settings.l2,))
+            return {"probe_auc": float(auc(fitted.score(features[test]), label[test]))}
+        except ValueError:
+            return {"probe_auc": 0.5}  # collapsed: all jets alike; a monitor must not end the run
+        except RuntimeError:
+            return {}  # the solver gave up
 
     return probe
 

@@ -49,7 +49,7 @@ def outputs(words: list[str]) -> list[Path]:
 
 
 def test_every_documented_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [language for language, _ in examples()].count("python") == 2
+    assert [language for language, _ in examples()].count("python") == 3
     assert len(examples()) >= 12
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")

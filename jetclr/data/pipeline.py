@@ -53,9 +53,9 @@ class _Epoch(NamedTuple):
 class BatchSource:
     """Random access to the batches of a run, for Grain: a pure function of (seed, item).
 
-    `batch` jets of `constituents` constituents over all processes; this one (`process_index` of `process_count`)
-    reads its own rows of each batch, so the batches are the same for any number of processes. Raises UserError if
-    there are fewer jets than one batch needs.
+    `batch` jets of up to `constituents` constituents, padded to `slots`, over all processes; this one (`process_index`
+    of `process_count`) reads its own rows of each batch, so the batches are the same for any number of processes.
+    Raises UserError if there are fewer jets than one batch needs.
     """
 
     def __init__(
@@ -66,12 +66,14 @@ class BatchSource:
         constituents: int,
         seed: int,
         steps: int,
+        slots: int = 0,
         part: Slice = Slice(),
         window_blocks: int = 16,
         process_index: int = 0,
         process_count: int = 1,
     ) -> None:
-        self._store, self._batch, self._constituents = store, batch, constituents
+        self._store, self._batch = store, batch
+        self._constituents, self._slots = constituents, max(slots, constituents)
         self._seed, self._steps, self._window_blocks = seed, steps, window_blocks
         self._first, self._count = part.rows(np.diff(store.starts))
         self._per_epoch = int(self._count.sum()) // batch
@@ -92,7 +94,9 @@ class BatchSource:
         return f"BatchSource({self._store}, batch={self._batch}, seed={self._seed})"
 
     def __getitem__(self, item: int) -> Batch:
-        return self._store.gather(self.indices(int(item))[self._rows], self._constituents)
+        jets = self._store.gather(self.indices(int(item))[self._rows], self._constituents)
+        room = ((0, 0), (0, self._slots - self._constituents))
+        return {name: np.pad(x, room) for name, x in jets.items()} if room[1][1] else jets
 
     def indices(self, item: int) -> Int64[np.ndarray, " batch"]:
         """Indices in the store of the jets of the whole batch `item`."""

@@ -45,7 +45,7 @@ def _record_batch(chunk: JetChunk) -> pa.RecordBatch:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that `path` holds either the old content or all of the new."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_text(json.dumps(value, indent=2) + "\n")
         os.replace(partial, path)
@@ -158,6 +158,16 @@ class StoreWriter:
         os.rename(self._folder, self.path)
 
 
+def make_parent(path: Path) -> None:
+    """Make the folder that `path` will lie in; raises UserError where that cannot be, before any work is done."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror} ({error.filename})") from None
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the name of a file")
+
+
 def refuse_existing(path: Path) -> None:
     """Raise UserError if there is anything at `path`: outputs are never overwritten."""
     if path.exists() or path.is_symlink():
@@ -189,10 +199,10 @@ class Store:
         for path, metadata in zip(self.paths, self.metadata, strict=True):
             for shard in metadata["shards"]:
                 self.blocks.extend(_open_shard(path / shard["file"], shard))
-        names = [(tuple(b.constituents), tuple(b.jets)) for b in self.blocks]
-        for block_names in names:
-            if block_names != names[0]:
-                raise UserError(f"the stores {[str(p) for p in self.paths]} have different columns: {set(names)}")
+        names = {tuple(b.constituents) for b in self.blocks}
+        if len(names) > 1:
+            told = " and ".join(map(str, sorted(names)))
+            raise UserError(f"the stores {[str(p) for p in self.paths]} have different constituent columns: {told}")
         self.starts: Int64[np.ndarray, " blocks+1"] = np.cumsum(
             [0] + [len(b.offsets) - 1 for b in self.blocks], dtype=np.int64
         )
@@ -205,14 +215,14 @@ class Store:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the jet-level columns."""
-        return list(self.blocks[0].jets)
+        """Names of the jet-level columns that all stores have."""
+        return [name for name in self.blocks[0].jets if all(name in b.jets for b in self.blocks)]
 
     def column(self, name: str) -> np.ndarray:
         """A jet-level column [jets], or "multiplicity": constituents a jet."""
         if name == "multiplicity":
             return np.concatenate([np.diff(b.offsets) for b in self.blocks])
-        if name not in self.blocks[0].jets:
+        if name not in self.columns:
             raise UserError(f"{self.paths[0]} has no column {name!r}; it has {self.columns}")
         return np.concatenate([b.jets[name] for b in self.blocks])
 
@@ -227,7 +237,7 @@ class Store:
     def chunks(self) -> Iterator[JetChunk]:
         """The jets in order, a block at a time."""
         for b in self.blocks:
-            yield JetChunk(b.offsets.astype(np.int64), b.constituents, b.jets)
+            yield JetChunk(b.offsets.astype(np.int64), b.constituents, {name: b.jets[name] for name in self.columns})
 
     def will_need(self, block: int) -> None:
         """Ask the kernel to start reading a block; returns at once."""
@@ -256,7 +266,12 @@ class Store:
             filled = slots < (b.offsets[local + 1] - first)[:, None]
             at = np.where(filled, first[:, None] + slots, 0)
             for name in names:
-                out[name][rows] = np.where(filled, b.constituents[name][at], np.float32(0))
+                try:
+                    out[name][rows] = np.where(filled, b.constituents[name][at], np.float32(0))
+                except IndexError:
+                    raise UserError(
+                        f"{self} is damaged: a jet points outside its block; make the store again"
+                    ) from None
         return out
 
 
@@ -277,7 +292,7 @@ def _read_metadata(path: Path) -> dict[str, Any]:
             if Path(shard["file"]).name != shard["file"]:  # a stranger's metadata points only into its own folder
                 raise UserError(f"{file} names a shard outside the store: {shard['file']!r}")
             _ = int(shard["bytes"]), int(shard["blocks"]), int(shard["jets"])
-        _ = metadata["source"].items()
+        _ = {int(value): str(name) for value, name in metadata["source"].get("labels", {}).items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is damaged ({error!r}); make the store again") from None
     return metadata
@@ -290,14 +305,14 @@ def _open_shard(path: Path, expected: dict[str, Any]) -> Iterator[Block]:
         raise UserError(f"{path} is missing from its store; make the store again") from None
     if size != expected["bytes"]:
         raise UserError(f"{path} has {size:,} bytes where {expected['bytes']:,} were written; make the store again")
-    with open(path, "rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    whole = pa.py_buffer(mapped)
     try:
+        with open(path, "rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        whole = pa.py_buffer(mapped)
         reader = pa.ipc.open_file(pa.BufferReader(whole))
         batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         blocks = [_as_block(batch, mapped, whole.address) for batch in batches]
-    except (pa.ArrowInvalid, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); make the store again") from None
     if sum(len(b.offsets) - 1 for b in blocks) != expected["jets"]:
         raise UserError(f"{path} does not hold the {expected['jets']:,} jets its store tells of; make the store again")
@@ -305,6 +320,7 @@ def _open_shard(path: Path, expected: dict[str, Any]) -> Iterator[Block]:
 
 
 def _as_block(batch: pa.RecordBatch, mapped: mmap.mmap, base: int) -> Block:
+    batch.validate()
     nested = batch.column("constituents")
     values = nested.values
     names = [field.name for field in values.type]

@@ -86,6 +86,8 @@ def test_json_that_does_not_fit_is_named(change: dict[str, object], says: str) -
         ("from jetclr.config import *\nconfig = Config(steps=0)", "Config.steps is 0; it must be positive"),
         ("config = 3", "must set `config = Config(...)`; it sets int"),
         ("config = (", "SyntaxError"),
+        ("a = {}\n\nconfig = a['b']", "bad.py, line 3: KeyError: 'b'"),
+        ("1 / 0", "bad.py, line 1: ZeroDivisionError"),
         ("import nothing_of_this_name", "No module named"),
     ],
 )
@@ -120,6 +122,13 @@ def test_a_missing_config_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("")
     with pytest.raises(UserError, match=r"neither a \.py config file nor a config\.json"):
         configs.load(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[" * 100_000, b'{"optim": {"peak_lr": 1' + b"0" * 400 + b"}}"])
+def test_json_from_a_stranger_gets_one_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match="is not a config"):
+        configs.load(tmp_path / "config.json")
 
 
 def test_differences_name_the_settings_that_change_the_trajectory() -> None:

@@ -161,6 +161,8 @@ def test_dropout_acts_in_training_only_and_follows_its_key() -> None:
         ({"width": 10, "heads": 4}, "width 10 is not a multiple of Encoder.heads 4"),
         ({"pooling": ()}, "pooling is empty"),
         ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"heads": 0}, "Encoder.heads is 0; it must be positive"),
+        ({"layers": -1}, "neither may be negative"),
     ],
 )
 def test_impossible_settings_are_refused(setting: dict[str, object], says: str) -> None:

@@ -72,6 +72,17 @@ def test_toy_prongs_are_told_apart(probed: Path) -> None:
     assert results["trained embedding"]["logistic"]["auc"]["value"] > 0.95
 
 
+def test_measuring_on_jets_that_were_fitted_or_pretrained_on_is_called_out(
+    run: Path, stores: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate._warn_of_overlap(open_run(run), [stores["fit"]], [stores["test"]])
+    assert capsys.readouterr().err == ""
+    evaluate._warn_of_overlap(open_run(run), [stores["train"]], [stores["train"]])
+    said = capsys.readouterr().err
+    assert "the probes are fitted on the test jets of train; do not quote" in said
+    assert "the encoder was pretrained on the test jets of train; do not quote" in said
+
+
 def test_stores_without_two_labels_are_refused(
     run: Path, stores: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,3 +44,7 @@ def test_gradients_are_clipped_by_their_common_norm() -> None:
 def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match=r"Optim\.peak_lr is 0"):
         Optim(peak_lr=0)
+    with pytest.raises(ValueError, match=r"Optim\.clip_norm is 0"):
+        Optim(clip_norm=0)
+    with pytest.raises(ValueError, match="may not be negative"):
+        Optim(warmup_steps=-1)

@@ -1,5 +1,7 @@
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +13,10 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+from augmentations import Chain
 from jetclr import config as configs
-from jetclr import train
-from jetclr.checkpoint import open_run
+from jetclr import step, train
+from jetclr.checkpoint import only_process, open_run
 from jetclr.cli import main
 from jetclr.errors import UserError
 from jetclr.logs import METRICS, Logs, read_metrics
@@ -185,6 +188,50 @@ def test_opening_what_is_no_run_is_said(tmp_path: Path, stores: dict[str, Path])
     with pytest.raises(UserError, match="has no checkpoint yet"):
         open_run(tmp_path)
     assert os.listdir(tmp_path) == ["config.json"]  # looking leaves no trace
+
+
+def test_a_step_before_the_first_is_refused(
+    tmp_path: Path, stores: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pretrain(tmp_path / "r", stores["train"], "--stop-at", "0") == 1
+    assert "--stop-at is 0; the first step is 1" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
+    with only_process(tmp_path):  # noqa: SIM117
+        with pytest.raises(UserError, match="another process is training in"), only_process(tmp_path):
+            pass
+    with only_process(tmp_path):  # and the folder is free again
+        pass
+
+
+def test_a_transform_that_is_only_a_record_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    config = configs.load(CONFIG)
+    foreign = configs.Foreign("mine.Twist", {})
+    with pytest.raises(UserError, match=r"mine\.Twist: not part of augmentations"):
+        train.pretrain(dataclasses.replace(config, views=(Chain(foreign), foreign)), tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_config_that_no_longer_fits_its_checkpoint_is_said(
+    tmp_path: Path, stores: dict[str, Path], run: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "r")
+    file = tmp_path / "r" / "config.json"
+    file.write_text(file.read_text().replace('"width": 16', '"width": 32'))
+    with pytest.raises(UserError, match=r"it is damaged, or config\.json was changed"):
+        open_run(tmp_path / "r")
+
+
+def test_a_collapsed_encoder_does_not_end_the_run(stores: dict[str, Path]) -> None:
+    config = dataclasses.replace(configs.load(CONFIG), data=configs.Data(train=(str(stores["train"]),), holdout=0.2))
+    probe = train._validation_probe(config, train.Store(stores["train"]))
+    assert probe is not None
+    state = step.init_state(config)
+    assert probe(state)["probe_auc"] > 0.5
+    blind = jax.tree.map(lambda x: 0 * x, state.params)
+    assert probe(state._replace(params=blind)) == {"probe_auc": 0.5}
 
 
 def test_no_jets_to_train_on_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

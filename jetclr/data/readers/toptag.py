@@ -33,8 +33,8 @@ def read(path: Path, rows: int = 4096) -> Iterator[JetChunk]:
             table = _table(file, path)
             for start in range(0, len(table), rows):
                 yield _chunk(table[start : start + rows], path, start)
-    except OSError as error:
-        if error.errno is not None:  # the system's own, such as a full disk or a missing permission
+    except (OSError, RuntimeError, ValueError, KeyError) as error:  # all that h5py raises on damaged files
+        if isinstance(error, OSError) and error.errno is not None:  # the system's own, such as a missing permission
             raise
         raise UserError(
             f"{path} cannot be read as HDF5; it is truncated, damaged or another format ({error})"

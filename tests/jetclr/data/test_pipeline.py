@@ -81,6 +81,15 @@ def test_grain_saves_and_restores_its_place(stores: dict[str, Path]) -> None:
             np.testing.assert_array_equal(found[name], expected[name])
 
 
+def test_slots_give_room_beyond_the_constituents(stores: dict[str, Path]) -> None:
+    store = Store(stores["train"])
+    plain, roomy = source(store)[3], source(store, slots=20)[3]
+    for name in plain:
+        assert roomy[name].shape == (50, 20)
+        np.testing.assert_array_equal(roomy[name][:, :12], plain[name])
+        assert (roomy[name][:, 12:] == 0).all()
+
+
 def test_too_few_jets_for_a_batch_is_said(stores: dict[str, Path]) -> None:
     with pytest.raises(UserError, match="leaves 600 jets to train on, fewer than one batch of 601"):
         source(Store(stores["train"]), batch=601)

@@ -56,6 +56,22 @@ def test_extras_and_several_stores_are_read_as_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(gathered["charge"][0], gathered["charge"][1])
 
 
+def test_stores_of_different_jet_columns_share_what_both_have(tmp_path: Path) -> None:
+    chunk = toy_chunk(np.random.default_rng(0), 5)
+    extra = chunk._replace(jets=chunk.jets | {"ttv": np.arange(5, dtype=np.int32)})
+    for name, jets in (("a", extra), ("b", chunk)):
+        with StoreWriter(tmp_path / name, {}) as writer:
+            writer.append(jets)
+    both = Store(tmp_path / "a", tmp_path / "b")
+    assert both.columns == list(chunk.jets)
+    assert len(join_chunks(list(both.chunks())).offsets) == 11
+    charged = chunk._replace(constituents=chunk.constituents | {"charge": chunk.constituents["pt"]})
+    with StoreWriter(tmp_path / "c", {}) as writer:
+        writer.append(charged)
+    with pytest.raises(UserError, match="have different constituent columns"):
+        Store(tmp_path / "a", tmp_path / "c")
+
+
 def test_arrow_itself_reads_a_shard(tmp_path: Path) -> None:
     chunk = toy_chunk(np.random.default_rng(0), 5)
     with StoreWriter(tmp_path / "s", {}) as writer:
@@ -173,6 +189,8 @@ def test_damaged_stores_are_named(tmp_path: Path) -> None:
     says("metadata.json is damaged")
     metadata.write_text(described.replace('"version": 1', '"version": 9'))
     says("version 9; this program reads")
+    metadata.write_text(described.replace('"0": "QCD"', '"zero": "QCD"'))
+    says("metadata.json is damaged")
     metadata.write_text(described.replace("shard-00000.arrow", "../secret.arrow"))
     says("names a shard outside the store")
     metadata.unlink()
