@@ -24,9 +24,9 @@ from jetclr.objectives import NTXent
 from jetclr.optim import Optim
 
 # Both views lose soft constituents, split, and have every momentum and angle blurred, far more than in the study: with
-# a width of 1.5 GeV / pT soft constituents are thrown across the jet or out of it, and only the hard substructure is left
-# to match the views by. Weaker views leave a jet marks of its own (multiplicity, soft tail, exact momenta), and the
-# probe stops improving.
+# a width of 1.5 GeV / pT soft constituents are thrown across the jet or out of it, and only the hard substructure is
+# left to match the views by. Weaker views leave a jet marks of its own (multiplicity, soft tail, exact momenta), and
+# the probe stops improving.
 view = Chain(
     Rotate(),
     Reflect(),

@@ -70,7 +70,7 @@ def effective_rank(z: Float[Array, "B P"]) -> Float[Array, ""]:
     z = jax.lax.stop_gradient(z - jnp.mean(z, axis=0))
     gram = z.T @ z if z.shape[0] > z.shape[1] else z @ z.T
     eigenvalues = jnp.linalg.eigvalsh(gram)
-    singular = jnp.sqrt(jnp.where(eigenvalues > eps * gram.shape[0] * eigenvalues[-1], eigenvalues, 0))
+    singular = jnp.sqrt(jnp.where(eigenvalues > 10 * eps * eigenvalues[-1], eigenvalues, 0))
     share = singular / jnp.maximum(jnp.sum(singular), jnp.finfo(z.dtype).tiny)
     collapsed = jnp.sqrt(jnp.sum(z * z) / z.size) <= 8 * eps * size
     return jnp.where(collapsed, 0, jnp.exp(jnp.sum(jax.scipy.special.entr(share))))
