@@ -4,6 +4,7 @@ store -> Grain -> device -> augment, encode, compare, update -> log, probe, save
 """
 
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -85,6 +86,7 @@ def pretrain(config: Config, workdir: Path, *, stop_at: int | None = None) -> Ou
         if start >= last:
             return Outcome(start, False)
         with Logs(workdir, start) as logs:
+            print(f"{train}, {jax.device_count()} device(s), from step {start:,}; compiling", file=sys.stderr)
             loop = _Loop(config, mesh, batches, checkpoints, logs, probe, stopped)
             loop.compile(state, source[start])
             reached = loop.run(state, start, last)
@@ -163,6 +165,8 @@ class _Loop:
                     self._log(state, done, probing)
                 if done % config.checkpoint.every == 0:
                     self._save(state)
+            if in_flight:
+                show(done, float(in_flight.pop()["loss"]))
         self._save(state)
         self.checkpoints.wait()
         return done
