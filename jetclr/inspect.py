@@ -26,10 +26,7 @@ def inspect_store(path: Path, picture: Path) -> None:
     )
     facts = {k: v for k, v in store.metadata[0]["source"].items() if isinstance(v, str | int | float)}
     console.print(", ".join(f"{k} {v}" for k, v in facts.items()), style="dim", markup=False, highlight=False)
-    label = store.column("label") if "label" in store.columns else np.zeros(len(store), int)
-    names = {int(v): store.label_names.get(int(v), f"label {v}") for v in np.unique(label)}
-    if "label" not in store.columns:
-        names = {0: "all jets"}
+    label, names = store.by_label()
     rows = []
     for column in (*store.columns, "multiplicity"):
         values = store.column(column)

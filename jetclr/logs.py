@@ -1,7 +1,6 @@
 """What a run writes while it trains: `metrics.jsonl` for programs, TensorBoard event files for eyes."""
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from jetclr.data.store import write_whole
 from jetclr.errors import UserError
 
 METRICS = "metrics.jsonl"
@@ -21,9 +21,7 @@ class Logs:
     def __init__(self, run: Path, step: int) -> None:
         self._path = run / METRICS
         kept = [row for row in read_metrics(run) if row["step"] <= step]
-        partial = self._path.with_name(f".{METRICS}.{os.getpid()}.partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        os.replace(partial, self._path)
+        write_whole(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = self._path.open("a")
         self._events = EventFileWriter(str(run))
         if step:  # TensorBoard hides the points after a restart's step that the interrupted run left

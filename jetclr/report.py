@@ -149,11 +149,10 @@ def _add_embedding(page: Page, run: Run, store: Store) -> None:
     if "label" in store.columns:
         indices = _sample(store, PROJECTED_JETS)
         features = embed_jets(run.config, run.params, store, indices, ("embedding",))["embedding"]
-        label = store.column("label")[indices]
-        names = {int(v): store.label_names.get(int(v), f"label {v}") for v in np.unique(label)}
+        label, names = store.by_label()
         xy, share = principal_plane(features)
         page.figure(
-            projection(xy, label, names, _colours(store)),
+            projection(xy, label[indices], names, _colours(store)),
             f"The two leading principal components of the standardised embedding, {share:.0%} of its variance. Labels "
             "colour the points; the encoder never saw them.",
             "scatter plot of the embeddings in two dimensions",
@@ -169,12 +168,9 @@ def data_histograms(store: Store) -> Any:
     """Figure of pT, eta, phi, mass and multiplicity by label, from at most 100,000 jets spread over the store."""
     indices = _sample(store, HISTOGRAM_JETS)
     columns = [n for n in ("jet_pt", "jet_eta", "jet_phi", "jet_mass") if n in store.columns] + ["multiplicity"]
-    label = store.column("label")[indices] if "label" in store.columns else np.zeros(len(indices), int)
-    names = {int(v): store.label_names.get(int(v), f"label {v}") for v in np.unique(label)}
-    if "label" not in store.columns:
-        names = {0: "all jets"}
+    label, names = store.by_label()
     values = {c: store.column(c)[indices] for c in columns}
-    split = {c: {names[v]: x[label == v] for v in names} for c, x in values.items()}
+    split = {c: {names[v]: x[label[indices] == v] for v in names} for c, x in values.items()}
     return histograms(split, UNITS, _colours(store))
 
 

@@ -45,9 +45,14 @@ def _record_batch(chunk: JetChunk) -> pa.RecordBatch:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that `path` holds either the old content or all of the new."""
+    write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write text so that `path` holds either the old content or all of the new."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(json.dumps(value, indent=2) + "\n")
+        partial.write_text(text)
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -206,17 +211,14 @@ class Store:
         self.starts: Int64[np.ndarray, " blocks+1"] = np.cumsum(
             [0] + [len(b.offsets) - 1 for b in self.blocks], dtype=np.int64
         )
+        # Names of the jet-level columns that all stores have.
+        self.columns: list[str] = [n for n in self.blocks[0].jets if all(n in b.jets for b in self.blocks)]
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     def __repr__(self) -> str:
         return f"Store({', '.join(map(str, self.paths))}: {len(self):,} jets)"
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the jet-level columns that all stores have."""
-        return [name for name in self.blocks[0].jets if all(name in b.jets for b in self.blocks)]
 
     def column(self, name: str) -> np.ndarray:
         """A jet-level column [jets], or "multiplicity": constituents a jet."""
@@ -233,6 +235,13 @@ class Store:
         for metadata in self.metadata:
             names |= {int(k): str(v) for k, v in metadata["source"].get("labels", {}).items()}
         return names
+
+    def by_label(self) -> tuple[np.ndarray, dict[int, str]]:
+        """Each jet's label [jets], and a name for every label there is; without labels, one for all jets."""
+        if "label" not in self.columns:
+            return np.zeros(len(self), np.int32), {0: "all jets"}
+        label, known = self.column("label"), self.label_names
+        return label, {int(v): known.get(int(v), f"label {v}") for v in np.unique(label)}
 
     def chunks(self) -> Iterator[JetChunk]:
         """The jets in order, a block at a time."""
