@@ -1,15 +1,19 @@
 """The command line. Each verb imports what it needs when it runs, so that help is quick and light."""
 
 import logging
+import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional
+from tyro.constructors import PrimitiveConstructorSpec
 
 from jetclr import UserError, __version__
+from jetclr.data.shard import Shard
+from jetclr.errors import EXIT_AGAIN
 from jetclr.signals import sigterm_exits
 
 EXIT_ERROR = 1
@@ -17,6 +21,18 @@ EXIT_INTERRUPTED = 130
 
 app = tyro.extras.SubcommandApp()
 Stores = tuple[Path, ...]
+Which = Annotated[Literal["latest", "best"] | int, tyro.conf.arg(metavar="latest|best|STEP")]
+# Of one word, so that "None" is a mistake too, and not no shard at all.
+Part = Annotated[
+    Shard | None,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="I/N",
+        instance_from_str=lambda words: Shard.parse(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, Shard),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
 
 
 @app.command
@@ -26,6 +42,7 @@ def generate(
     jets: int,
     seed: int = 0,
     workers: int | None = None,
+    shard: Part = None,
 ) -> None:
     """Generate jets with Pythia 8 and FastJet into a new store.
 
@@ -35,12 +52,14 @@ def generate(
         jets: How many jets.
         seed: One seed gives the same jets with any number of workers.
         workers: Processes; all cores if not given.
+        shard: Make only part I (from 0) of N of the jets; `jetclr join` puts the parts together.
     """
     from jetclr.data.generate import generate as run
 
-    command = f"jetclr generate --process {process} --jets {jets} --seed {seed} {out.name}"
-    run(process, out, jets=jets, seed=seed, workers=workers, command=command)
-    print(f"{out}: {jets:,} {process} jets")
+    flag = "" if shard is None else f"--shard {shard} "
+    command = f"jetclr generate --process {process} --jets {jets} --seed {seed} {flag}{out.name}"
+    made = run(process, out, jets=jets, seed=seed, workers=workers, shard=shard, command=command)
+    print(f"{out}: {made:,} {process} jets")
 
 
 @app.command
@@ -61,6 +80,20 @@ def convert(
 
 
 @app.command
+def join(paths: Annotated[Positional[Stores], tyro.conf.arg(metavar="PART... OUT")]) -> None:
+    """Join what `--shard` made, as if it had been made at once: stores, .h5 or .parquet files. Or join any stores.
+
+    Args:
+        paths: The parts, in any order if `--shard` made them, and the store or file to make.
+    """
+    if len(paths) < 2:
+        raise UserError("join needs at least one part and, last, the store or file to make")
+    from jetclr.data.join import join as run
+
+    print(f"{paths[-1]}: {run(paths[:-1], paths[-1]):,} jets")
+
+
+@app.command
 def inspect(store: Positional[Path], out: Path | None = None) -> None:
     """Print counts and ranges of a store and draw its histograms by label.
 
@@ -74,32 +107,36 @@ def inspect(store: Positional[Path], out: Path | None = None) -> None:
 
 
 @app.command
-def pretrain(config: Positional[Path], workdir: Path, stop_at: int | None = None) -> None:
-    """Pretrain an encoder without labels; the same command again resumes. Any setting of CONFIG can be overridden.
+def pretrain(config: Positional[Path], workdir: Path) -> None:
+    """Pretrain an encoder without labels, on all devices; the same command again resumes.
+
+    Any setting of CONFIG can be overridden: jetclr pretrain CONFIG --help lists them.
 
     Args:
         config: A config file (.py) or a run's config.json.
         workdir: The run folder: checkpoints, metrics.jsonl, TensorBoard events.
-        stop_at: Stop after this step, saved, as on SIGTERM.
     """
     raise AssertionError("main() parses this verb, whose options depend on the config")
 
 
 @app.command
 def embed(run: Positional[Path], stores: Annotated[Positional[Stores], tyro.conf.arg(metavar="STORE... OUT")],
-          layers: tuple[str, ...] = ("embedding",)) -> None:  # fmt: skip
+          layers: tuple[str, ...] = ("embedding",), shard: Part = None,
+          checkpoint: Which = "latest") -> None:  # fmt: skip
     """Write the frozen embeddings of all jets of stores, beside their jet-level columns.
 
     Args:
         run: A pretraining run.
         stores: Stores to read, and the file to make: OUT.h5 or OUT.parquet.
         layers: Which layers to write.
+        shard: Embed only part I (from 0) of N of the jets; `jetclr join` puts the parts together.
+        checkpoint: The newest, the one with the best validation probe, or that of a step.
     """
     if len(stores) < 2:
         raise UserError("embed needs a run, at least one store and, last, the file to make")
     from jetclr.embed import embed_store
 
-    jets, widths = embed_store(run, stores[:-1], stores[-1], layers)
+    jets, widths = embed_store(run, stores[:-1], stores[-1], layers, shard=shard, which=checkpoint)
     print(f"{stores[-1]}: {jets:,} jets, " + ", ".join(f"{name} [{width}]" for name, width in widths.items()))
 
 
@@ -111,6 +148,7 @@ def probe(
     json: Path | None = None,
     overwrite: bool = False,
     seed: int = 0,
+    checkpoint: Which = "latest",
 ) -> None:
     """Fit linear probes on frozen layers and print their table, beside the untrained encoder and raw constituents.
 
@@ -121,6 +159,7 @@ def probe(
         json: File to write the same numbers to.
         overwrite: Replace that file if it exists.
         seed: Of the split that chooses L2, and of the bootstrap.
+        checkpoint: The newest, the one with the best validation probe, or that of a step.
     """
     from jetclr.data.store import make_parent, refuse_existing, write_json
     from jetclr.evaluate import probe_run, to_json
@@ -131,7 +170,7 @@ def probe(
 
     if json is not None:
         make_parent(json)
-    evaluation = probe_run(run, train, test, seed=seed)
+    evaluation = probe_run(run, train, test, seed=seed, which=checkpoint)
     print_evaluation(evaluation)
     if json is not None:
         write_json(json, to_json(evaluation))
@@ -144,6 +183,7 @@ def report(
     probe: Path | None = None,
     out: Path | None = None,
     overwrite: bool = False,
+    checkpoint: Which = "latest",
 ) -> None:
     """Write one self-contained HTML page about a run.
 
@@ -153,6 +193,7 @@ def report(
         probe: What `jetclr probe --json` wrote; RUN/probe.json if it is there.
         out: The page; RUN/report.html if not given.
         overwrite: Replace the page if it exists.
+        checkpoint: The newest, the one with the best validation probe, or that of a step.
     """
     from jetclr.data.store import Store, refuse_existing
     from jetclr.report import write_report
@@ -161,21 +202,41 @@ def report(
     if not overwrite:
         refuse_existing(out)
     default = run / "probe.json"
-    write_report(run, Store(*data), probe or (default if default.exists() else None), out)
+    write_report(run, Store(*data), probe or (default if default.exists() else None), out, which=checkpoint)
     print(out)
 
 
-def _pretrain(arguments: list[str]) -> int:
-    """Parse `pretrain` against the settings of its config file, and run it."""
+@app.command
+def cost(config: Positional[Path]) -> None:
+    """Print what a training step costs on any number of devices: FLOPs, bytes between them, memory, time.
+
+    Any setting of CONFIG can be overridden: jetclr cost CONFIG --help lists them.
+
+    Args:
+        config: A config file (.py) or a run's config.json.
+    """
+    raise AssertionError("main() parses this verb, whose options depend on the config")
+
+
+def _named_config(arguments: list[str], usage: str) -> Any:
+    """The settings of the config file that stands among the arguments; the defaults if only help is asked for."""
     from jetclr import config as configs
-    from jetclr.train import pretrain as run
 
     named = [a for a in arguments if not a.startswith("-") and Path(a).suffix in (".py", ".json")]
     if not named and arguments and not arguments[0].startswith("-"):
         named = arguments[:1]
     if not named and not {"-h", "--help"} & set(arguments):
-        raise UserError("pretrain needs a config file: jetclr pretrain CONFIG.py --workdir RUN")
-    loaded = configs.load(Path(named[0])) if named else configs.Config()
+        raise UserError(f"{usage.split()[1]} needs a config file: {usage}")
+    return configs.load(Path(named[0])) if named else configs.Config()
+
+
+def _pretrain(arguments: list[str]) -> int:
+    """Parse `pretrain` against the settings of its config file, and run it."""
+    from jetclr import config as configs
+    from jetclr import distributed
+    from jetclr.train import pretrain as run
+
+    loaded = _named_config(arguments, "jetclr pretrain CONFIG.py --workdir RUN")
 
     @dataclass(frozen=True)
     class Pretrain:
@@ -186,31 +247,80 @@ def _pretrain(arguments: list[str]) -> int:
         workdir: Path
         """The run folder: checkpoints, metrics.jsonl, TensorBoard events."""
         config: Annotated[configs.Config, tyro.conf.arg(name="")]
+        peers: Annotated[distributed.Peers, tyro.conf.arg(name="")] = field(default_factory=distributed.Peers)
         stop_at: int | None = None
-        """Stop after this step, saved, as on SIGTERM."""
+        """Stop after this step, saved."""
+        profile: bool = False
+        """Write a trace of a few steps into the run folder, for TensorBoard's profile plugin."""
 
     default: Any = Pretrain(tyro.MISSING, tyro.MISSING, loaded)
-    chosen = tyro.cli(Pretrain, prog="jetclr pretrain", args=arguments, default=default)
-    outcome = run(chosen.config, chosen.workdir, stop_at=chosen.stop_at)
-    state = "finished" if outcome.step >= chosen.config.steps else "stopped, saved; the same command resumes"
-    print(f"{chosen.workdir}: step {outcome.step:,} of {chosen.config.steps:,}, {state}")
-    return EXIT_INTERRUPTED if outcome.interrupted else 0
+    try:
+        chosen = tyro.cli(Pretrain, prog="jetclr pretrain", args=arguments, default=default)
+    except ValueError as error:  # of settings that cannot be
+        raise UserError(str(error)) from None
+    with distributed.joined(chosen.peers):
+        outcome = run(chosen.config, chosen.workdir, stop_at=chosen.stop_at, profile=chosen.profile)
+        if distributed.is_first():
+            state = "finished" if outcome.step >= chosen.config.steps else "stopped, saved; the same command resumes"
+            print(f"{chosen.workdir}: step {outcome.step:,} of {chosen.config.steps:,}, {state}", flush=True)
+    if outcome.signal is None:
+        return 0
+    return EXIT_INTERRUPTED if outcome.signal == signal.SIGINT else EXIT_AGAIN
+
+
+def _cost(arguments: list[str]) -> int:
+    """Parse `cost` against the settings of its config file, and print its table."""
+    from jetclr import config as configs
+    from jetclr.cost import step_cost
+    from jetclr.scaling import Plan, print_cost
+
+    loaded = _named_config(arguments, "jetclr cost CONFIG.py")
+
+    @dataclass(frozen=True)
+    class Cost:
+        """Print what a training step costs on any number of devices: FLOPs, bytes between them, memory, time."""
+
+        config_file: Annotated[Positional[Path], tyro.conf.arg(metavar="CONFIG")]
+        """A config file (.py) or a run's config.json."""
+        config: Annotated[configs.Config, tyro.conf.arg(name="")]
+        plan: Annotated[Plan, tyro.conf.arg(name="")] = field(default_factory=Plan)
+        devices: int | None = None
+        """How many devices; mesh.data x mesh.fsdp of the config if not given, or 1."""
+        fsdp: int | None = None
+        """Devices over which parameters are split; mesh.fsdp of the config if not given."""
+
+    default: Any = Cost(tyro.MISSING, loaded)
+    try:
+        chosen = tyro.cli(Cost, prog="jetclr cost", args=arguments, default=default)
+    except ValueError as error:  # of settings that cannot be
+        raise UserError(str(error)) from None
+    mesh = chosen.config.mesh
+    fsdp = mesh.fsdp if chosen.fsdp is None else chosen.fsdp
+    devices = max(mesh.data, 1) * fsdp if chosen.devices is None else chosen.devices
+    if fsdp < 1 or devices % fsdp:
+        raise UserError(f"--fsdp {fsdp} does not divide the {devices} devices")
+    print_cost(str(chosen.config_file), chosen.config, step_cost(chosen.config, devices // fsdp, fsdp), chosen.plan)
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 for an error told in one sentence, 130 after Ctrl-C.
 
-    SIGTERM ends it with status 143, cleaned up; pretraining saves and ends with 0.
+    SIGTERM ends it with status 143, cleaned up; pretraining saves and ends with 75, to be started again, and so it ends
+    when another process of the run is lost.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments == ["--version"]:
         print(f"jetclr {__version__}")
         return 0
     # Orbax comments on its own options and logs tracebacks of errors that we tell in a sentence.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         if arguments[:1] == ["pretrain"]:
             return _pretrain(arguments[1:])
+        if arguments[:1] == ["cost"]:
+            return _cost(arguments[1:])
         with sigterm_exits():
             app.cli(prog="jetclr", args=arguments)
     except UserError as error:

@@ -21,11 +21,12 @@ import tyro
 
 import augmentations
 from augmentations import Chain, Jets, Transform
-from jetclr.encoder import Encoder, Head
+from jetclr.encoder import Encoder, Head, Precision
 from jetclr.errors import UserError
 from jetclr.features import Features
 from jetclr.objectives import NTXent
 from jetclr.optim import Optim
+from jetclr.sharding import Devices
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,21 @@ class Log:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """When the state is saved."""
+    """When the state is saved, and which checkpoints stay."""
 
     every: int = 200
     """Steps between checkpoints; the last step is always saved."""
     keep: int = 2
     """How many of the newest are kept."""
+    keep_every: int = 0
+    """Keep those of every so many steps as well; 0: none."""
+    best: int = 1
+    """How many with the highest AUC of the validation probe are kept as well, of those whose step was probed."""
 
     def __post_init__(self) -> None:
         _positive(self, "every", "keep")
+        if self.keep_every < 0 or self.best < 0:
+            raise ValueError("Checkpoint.keep_every and Checkpoint.best may not be negative; 0 is none")
 
 
 @dataclass(frozen=True)
@@ -121,15 +128,20 @@ class Config:
     log: Log = field(default_factory=Log)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     probe: Probe = field(default_factory=Probe)
+    mesh: Devices = field(default_factory=Devices)
+    precision: Precision = "float32"
+    """In which numbers the network computes while training; parameters and loss are float32 with each."""
     batch: int = 256
     """Jets a step, over all devices; twice as many views are encoded."""
+    chunks: int = 1
+    """Parts of the batch that are encoded one after another, to save memory; loss and gradient stay those of all."""
     steps: int = 1000
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.batch < 2:
             raise ValueError(f"Config.batch is {self.batch}; a contrastive loss needs at least 2 jets")
-        _positive(self, "steps")
+        _positive(self, "steps", "chunks")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"Config.seed is {self.seed}; it must lie in [0, 2^32)")
         for view in self.views:
@@ -137,8 +149,9 @@ class Config:
                 raise ValueError(f"Config.views holds {view!r}, which is not a transform")
 
 
-# What may differ between a run and its resumption: it changes what is written, never the trajectory.
-NOT_THE_TRAJECTORY = ("log", "checkpoint", "probe")
+# What may differ between a run and its resumption: it changes what is written, or where and in which order sums are
+# taken, never the trajectory beyond rounding.
+NOT_THE_TRAJECTORY = ("log", "checkpoint", "probe", "mesh", "chunks")
 
 
 @dataclass(frozen=True)

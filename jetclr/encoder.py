@@ -4,19 +4,28 @@ Shape glossary: N constituents, F features, D model width, H heads, K head width
 E embedding width. Everything is written for ONE jet and vmapped by the caller.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import jmp
 from jaxtyping import Array, Float, Key
 
 from jetclr.features import FLOOR, Inputs
 
 Params = dict[str, dict[str, Array]]
 Pooling = Literal["pt", "mean"]
+Precision = Literal["float32", "tensorfloat32", "bfloat16"]
+"""In which numbers a network computes. Parameters, norms, softmax, pooled sums and what is returned are always float32.
+
+float32: products to the full, on every chip. tensorfloat32: products of shortened float32 numbers where the chip has
+them (10 bits of mantissa on NVIDIA, three passes of bfloat16 on TPU). bfloat16: linear layers and the products of
+attention take and give bfloat16.
+"""
 
 # Not -inf: a jet without constituents must give finite numbers.
 MASKED_SCORE = -1e9
@@ -79,12 +88,14 @@ class Network(NamedTuple):
     apply: Callable[[Params, Inputs, Key[Array, ""] | None], dict[str, Float[Array, " _"]]]
 
 
-def build(encoder: Encoder, head: Head) -> Network:
+def build(encoder: Encoder, head: Head, precision: Precision = "float32") -> Network:
     """The network as pure functions."""
 
     def forward(inputs: Inputs, training: bool) -> dict[str, Array]:
-        layers = _encode(encoder, inputs, training)
-        return layers | _project(head, layers["embedding"])
+        with _computing_in(precision):
+            layers = _encode(encoder, inputs, training)
+            layers |= _project(head, layers["embedding"])
+        return {name: x.astype(jnp.float32) for name, x in layers.items()}
 
     transformed = hk.transform(forward)
 
@@ -97,6 +108,19 @@ def build(encoder: Encoder, head: Head) -> Network:
     return Network(init, apply)
 
 
+@contextmanager
+def _computing_in(precision: Precision) -> Iterator[None]:
+    """While inside, linear layers and products compute in `precision`."""
+    with ExitStack() as stack:
+        # The defaults of the chips are short, which the name float32 would hide.
+        short = precision == "tensorfloat32"
+        stack.enter_context(jax.default_matmul_precision("tensorfloat32" if short else "float32"))
+        if precision == "bfloat16":
+            policy = jmp.get_policy("params=float32,compute=bfloat16,output=bfloat16")
+            stack.enter_context(hk.mixed_precision.push_policy(hk.Linear, policy))
+        yield
+
+
 def layer_names(encoder: Encoder, head: Head) -> list[str]:
     """Names of all layers that a network returns, in order of depth."""
     blocks = [f"layer_{i}" for i in range(encoder.layers + 1)]
@@ -106,7 +130,7 @@ def layer_names(encoder: Encoder, head: Head) -> list[str]:
 def _encode(settings: Encoder, inputs: Inputs, training: bool) -> dict[str, Array]:
     rate = settings.dropout if training else 0.0
     bias = _attention_bias(settings, inputs)
-    h = hk.Linear(settings.width, name="embed")(inputs.x)
+    h = hk.Linear(settings.width, name="embed")(inputs.x).astype(jnp.float32)  # and so are all sums of blocks
     layers = {"layer_0": _pool(settings, h, inputs)}
     for i in range(settings.layers):
         h = h + _dropout(rate, _attend(settings, _norm(f"attention_norm_{i}", h), bias, f"block_{i}"))
@@ -136,8 +160,9 @@ def _attention_bias(settings: Encoder, inputs: Inputs) -> Float[Array, " N"]:
 def _attend(settings: Encoder, h: Float[Array, "N D"], bias: Float[Array, " N"], name: str) -> Float[Array, "N D"]:
     n, heads = h.shape[0], settings.heads
     query, key, value = jnp.split(hk.Linear(3 * settings.width, name=f"{name}_qkv")(h).reshape(n, 3 * heads, -1), 3, 1)
-    scores = jnp.einsum("qhk,nhk->hqn", query, key) / jnp.sqrt(query.shape[-1]) + bias
-    mixed = jnp.einsum("hqn,nhk->qhk", jax.nn.softmax(scores), value)
+    products = jnp.einsum("qhk,nhk->hqn", query, key, preferred_element_type=jnp.float32)
+    scores = products / jnp.sqrt(query.shape[-1]) + bias
+    mixed = jnp.einsum("hqn,nhk->qhk", jax.nn.softmax(scores).astype(value.dtype), value)
     return hk.Linear(settings.width, name=f"{name}_out")(mixed.reshape(n, settings.width))
 
 

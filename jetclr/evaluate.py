@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32, Int32
 
 from augmentations.jets import center
 from jetclr import encoder, step
-from jetclr.checkpoint import Run, open_run
+from jetclr.checkpoint import Run, Which, open_run
 from jetclr.data.pipeline import Slice
 from jetclr.data.store import Store
 from jetclr.embed import embed_jets
@@ -55,13 +55,15 @@ class Evaluation:
     against_untrained: dict[str, PairedComparison]
 
 
-def probe_run(run_path: Path, train: Sequence[Path], test: Sequence[Path], *, seed: int = 0) -> Evaluation:
+def probe_run(
+    run_path: Path, train: Sequence[Path], test: Sequence[Path], *, seed: int = 0, which: Which = "latest"
+) -> Evaluation:
     """Fit linear probes on `train` jets' representations and measure them on `test` jets.
 
     Label 0 is background, every other label signal. Raises UserError if a store has no labels or only one class, or
     if the run has no checkpoint.
     """
-    run = open_run(run_path)
+    run = open_run(run_path, which)
     stores = Store(*train), Store(*test)
     _warn_of_overlap(run, train, test)
     labels = tuple(_signal(store) for store in stores)

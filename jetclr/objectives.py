@@ -1,15 +1,27 @@
 """Objectives: (z_a, z_b) -> (loss, metrics), over the GLOBAL batch.
 
 Shape glossary: B jets, P projection width. z_a[i] and z_b[i] are the projections of two views of jet i.
+
+On several devices the rows of z are spread over them. `whole` puts a copy of an array on each: an objective that calls
+it on z once, and then works row by row, costs one gather of the embeddings and no more, forwards and backwards.
+Monitors that cost much are NaN in steps that are not `logged`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 Metrics = dict[str, Float[Array, ""]]
+Whole = Callable[[Array], Array]
+
+
+def alone(x: Array) -> Array:
+    """The `whole` of one device: there is nothing to gather."""
+    return x
 
 
 @dataclass(frozen=True)
@@ -25,19 +37,69 @@ class NTXent:
         if self.temperature <= 0:
             raise ValueError(f"NTXent.temperature is {self.temperature}; it must be positive")
 
-    def __call__(self, z_a: Float[Array, "B P"], z_b: Float[Array, "B P"]) -> tuple[Float[Array, ""], Metrics]:
-        z = normalize(jnp.concatenate([z_a, z_b]))
-        pairs = z.shape[0] // 2
-        similarity = z @ z.T / self.temperature
-        itself = jnp.eye(2 * pairs, dtype=bool)
-        log_total = jax.nn.logsumexp(jnp.where(itself, -jnp.inf, similarity), axis=1)
-        partner = jnp.roll(jnp.arange(2 * pairs), pairs)
-        loss = jnp.mean(log_total - similarity[jnp.arange(2 * pairs), partner])
+    def __call__(
+        self,
+        z_a: Float[Array, "B P"],
+        z_b: Float[Array, "B P"],
+        whole: Whole = alone,
+        logged: Bool[Array, ""] | bool = True,
+    ) -> tuple[Float[Array, ""], Metrics]:
+        z_a, z_b = normalize(z_a), normalize(z_b)
+        # Views of a jet side by side, not one half after the other: each device keeps its own rows.
+        z = jnp.stack([z_a, z_b], axis=1).reshape(-1, z_a.shape[1])
+        everything = whole(jax.lax.stop_gradient(z))
+        log_total = _log_total_of_others(z, everything, self.temperature, whole)
+        loss = jnp.mean(log_total) - jnp.mean(jnp.sum(z_a * z_b, axis=1)) / self.temperature
+        all_a = everything.reshape(-1, 2, z.shape[1])[:, 0]
         return loss, {
-            "alignment": alignment(z[:pairs], z[pairs:]),
-            "uniformity": uniformity(z[:pairs]),
-            "effective_rank": effective_rank(z[:pairs]),
+            "alignment": alignment(z_a, z_b),
+            "uniformity": uniformity(jax.lax.stop_gradient(z_a), all_a),
+            # Eigenvalues of P x P take longer than the rest of the loss: only when somebody looks.
+            "effective_rank": jax.lax.cond(logged, effective_rank, lambda z: jnp.float32(jnp.nan), all_a),
         }
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _log_total_of_others(
+    z: Float[Array, "M P"], everything: Float[Array, "M P"], temperature: float, whole: Whole
+) -> Float[Array, " M"]:
+    """log sum over k != i of exp(z_i . z_k / temperature) for every row i; `everything` is z on each device."""
+    return jax.nn.logsumexp(_similarity_to_others(z, everything, temperature), axis=1)
+
+
+def _similarity_to_others(
+    z: Float[Array, "M P"], everything: Float[Array, "M P"], temperature: float
+) -> Float[Array, "M M"]:
+    # At temperatures of 0.1 the short products of an accelerator would show in the loss.
+    similarity = jnp.matmul(z, everything.T, precision=jax.lax.Precision.HIGHEST) / temperature
+    return jnp.where(jnp.eye(z.shape[0], dtype=bool), -jnp.inf, similarity)
+
+
+def _log_total_forward(
+    z: Array, everything: Array, temperature: float, whole: Whole
+) -> tuple[Array, tuple[Array, Array, Array]]:
+    log_total = _log_total_of_others(z, everything, temperature, whole)
+    return log_total, (z, everything, log_total)
+
+
+def _log_total_backward(
+    temperature: float, whole: Whole, saved: tuple[Array, Array, Array], cotangent: Array
+) -> tuple[Array, Array]:
+    """The whole gradient of a row from that row of similarities alone.
+
+    Row i acts on total i by p_ik and on every total k by p_ki. Similarity is symmetric, so p_ki = exp(s_ik - total_k)
+    needs the totals (one number a view) of the other devices, and not a second exchange of embeddings. The M x M
+    matrix is computed again and not kept.
+    """
+    z, everything, log_total = saved
+    similarity = _similarity_to_others(z, everything, temperature)
+    as_query = jnp.exp(similarity - log_total[:, None]) * cotangent[:, None]
+    as_key = jnp.exp(similarity - whole(log_total)[None, :]) * whole(cotangent)[None, :]
+    gradient = jnp.matmul(as_query + as_key, everything, precision=jax.lax.Precision.HIGHEST) / temperature
+    return gradient, jnp.zeros_like(everything)
+
+
+_log_total_of_others.defvjp(_log_total_forward, _log_total_backward)
 
 
 def normalize(z: Float[Array, "B P"]) -> Float[Array, "B P"]:
@@ -51,9 +113,12 @@ def alignment(z_a: Float[Array, "B P"], z_b: Float[Array, "B P"]) -> Float[Array
     return jnp.mean(jnp.sum((z_a - z_b) ** 2, axis=-1))
 
 
-def uniformity(z: Float[Array, "B P"]) -> Float[Array, ""]:
-    """log mean exp(-2 d^2) over pairs of different jets: 0 when collapsed, -4 when spread (arXiv:2005.10242)."""
-    distance2 = jnp.maximum(2 - 2 * z @ z.T, 0)
+def uniformity(z: Float[Array, "B P"], everything: Float[Array, "B P"] | None = None) -> Float[Array, ""]:
+    """log mean exp(-2 d^2) over pairs of different jets: 0 when collapsed, -4 when spread (arXiv:2005.10242).
+
+    `everything` is z again, on each device; without it, z.
+    """
+    distance2 = jnp.maximum(2 - 2 * z @ (z if everything is None else everything).T, 0)
     jets = z.shape[0]
     different = ~jnp.eye(jets, dtype=bool)
     return jax.nn.logsumexp(jnp.where(different, -2 * distance2, -jnp.inf)) - jnp.log(jets * (jets - 1))

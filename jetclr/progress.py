@@ -107,3 +107,9 @@ def training_progress(steps: int, done: int, batch: int) -> Iterator[Callable[[i
             print(line, file=sys.stderr, flush=True)
 
     yield show
+
+
+@contextmanager
+def no_progress() -> Iterator[Callable[[int, float], None]]:
+    """Show nothing: what the processes do that are not the first."""
+    yield lambda now, loss: None

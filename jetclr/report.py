@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from augmentations import center, rotate
 from jetclr import __version__, encoder, step
-from jetclr.checkpoint import Run, open_run
+from jetclr.checkpoint import Run, Which, open_run
 from jetclr.config import Config, to_json
 from jetclr.data.store import Store, make_parent
 from jetclr.embed import BATCH, embed_jets
@@ -36,13 +36,13 @@ MONITORS = {
 }
 
 
-def write_report(run_path: Path, store: Store, probe_file: Path | None, out: Path) -> None:
+def write_report(run_path: Path, store: Store, probe_file: Path | None, out: Path, *, which: Which = "latest") -> None:
     """Write the page about the run at `run_path` to `out`, with `store`'s jets for every plot of jets.
 
     `probe_file` is what `jetclr probe --json` wrote; without it the table and the ROC curves are left out. Raises
     UserError if the run or that file is not what it should be.
     """
-    run = open_run(run_path)
+    run = open_run(run_path, which)
     probes = read_probe_file(probe_file) if probe_file is not None else None
     make_parent(out)
     page = Page(

@@ -5,6 +5,7 @@ Randomness is a function of (seed, step, role) alone, so nothing random is ever 
 
 from collections.abc import Callable, Mapping
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -12,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from augmentations import Jets, batched, make_jets
 from jetclr import encoder, sharding
 from jetclr.config import Config
+from jetclr.features import Features
 
 
 class Role(IntEnum):
@@ -65,29 +67,29 @@ def init_state(config: Config) -> State:
 
 
 def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
-    """The jitted step (state, batch [B, N]) -> (state, metrics): the batch split over the mesh, the state donated."""
-    network = encoder.build(config.encoder, config.head)
+    """The jitted step (state, batch [B, N]) -> (state, metrics): the batch split over the mesh, the state donated.
+
+    The objective sees the projections of the whole batch. With `config.chunks` above 1 they come from encoding the
+    batch piece by piece (GradCache, arXiv:2101.06983), with the same loss and gradient.
+    """
     optimizer = config.optim.build(config.steps)
     learning_rate = config.optim.learning_rate(config.steps)
+    whole, split = sharding.everywhere(mesh), sharding.split(mesh)
 
-    def project(params: encoder.Params, jets: Jets, key: Key[Array, ""]) -> Float[Array, "B P"]:
-        keys = jax.random.split(key, jets.pt.shape[0])
-        return jax.vmap(network.apply, (None, 0, 0))(params, config.features(jets), keys)["projection"]
+    def gather(x: Array) -> Array:
+        # Rows first, or XLA lets the copies spread backwards and has every device take all similarities.
+        return jax.lax.with_sharding_constraint(jax.lax.with_sharding_constraint(x, split), whole)
 
-    def loss_of(params: encoder.Params, views: Jets, key: Key[Array, ""]) -> tuple[Array, dict[str, Array]]:
-        # Both views in one batch of 2B: one pass over the parameters.
-        z = project(params, views, key)
-        return config.objective(*jnp.split(z, 2))
+    def loss_of(z: Float[Array, "M P"], logged: Bool[Array, ""]) -> tuple[Array, dict[str, Array]]:
+        pairs = z.reshape(-1, 2, z.shape[1])
+        return config.objective(pairs[:, 0], pairs[:, 1], gather, logged)
 
     def train_step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
-        jets = to_jets(batch)
-        a, b = (
-            batched(view)(stream(config.seed, state.step, role), jets)
-            for view, role in zip(config.views, (Role.VIEW_A, Role.VIEW_B), strict=True)
-        )
-        views = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), a, b)
-        dropout = stream(config.seed, state.step, Role.DROPOUT)
-        (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params, views, dropout)
+        views = _views(config, state.step, to_jets(batch))
+        z, pull_back = _encode(config, mesh, state.params, views)
+        logged = ((state.step + 1) % config.log.every == 0) | (state.step + 1 == config.steps)
+        (loss, metrics), gradient_of_z = jax.value_and_grad(loss_of, has_aux=True)(z, logged)
+        gradient = pull_back(gradient_of_z)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         metrics |= {
             "loss": loss,
@@ -96,16 +98,88 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
         }
         return State(optax.apply_updates(state.params, updates), opt_state, state.step + 1), metrics
 
-    whole, split = sharding.everywhere(mesh), sharding.split(mesh)
-    return jax.jit(train_step, in_shardings=(whole, split), out_shardings=whole, donate_argnums=0)
+    placed = sharding.of_state(mesh, jax.eval_shape(lambda: init_state(config)))
+    return jax.jit(train_step, in_shardings=(placed, split), out_shardings=(placed, whole), donate_argnums=0)
 
 
-def make_embed(config: Config, layers: tuple[str, ...]) -> Callable[[encoder.Params, Batch], dict[str, Array]]:
-    """The jitted frozen encoder: (params, batch [B, N]) -> the asked-for layers, each [B, width]; no dropout."""
-    network = encoder.build(config.encoder, config.head)
+class _Views(NamedTuple):
+    """M = 2B views, the two of a jet side by side so that both stay on its device, and each one's dropout key."""
+
+    jets: Jets
+    keys: Key[Array, " M"]
+
+
+def _views(config: Config, step: Int[Array, ""], jets: Jets) -> _Views:
+    a, b = (
+        batched(view)(stream(config.seed, step, role), jets)
+        for view, role in zip(config.views, (Role.VIEW_A, Role.VIEW_B), strict=True)
+    )
+    both = jax.tree.map(lambda x, y: jnp.stack([x, y], axis=1).reshape(-1, *x.shape[1:]), a, b)
+    return _Views(both, jax.random.split(stream(config.seed, step, Role.DROPOUT), both.pt.shape[0]))
+
+
+PullBack = Callable[[Float[Array, "M P"]], encoder.Params]
+
+
+def _encode(config: Config, mesh: Mesh, params: encoder.Params, views: _Views) -> tuple[Float[Array, "M P"], PullBack]:
+    """Projections of all views, and the function from the loss's gradient by them to that by the parameters.
+
+    In chunks, both encode: the first keeps nothing but the projections, the second repeats a chunk at a time.
+    """
+    network = encoder.build(config.encoder, config.head, config.precision)
+
+    def project(params: encoder.Params, views: _Views) -> Float[Array, "M P"]:
+        inputs = config.features(views.jets)
+        return jax.vmap(network.apply, (None, 0, 0))(params, inputs, views.keys)["projection"]
+
+    def project_chunks(params: encoder.Params, views: _Views) -> Float[Array, "M P"]:
+        z = jax.lax.map(lambda chunk: project(params, chunk), _chunked(views, config.chunks))
+        return jnp.moveaxis(z, 0, 1).reshape(-1, z.shape[-1])
+
+    def gradient_of_chunks(params: encoder.Params, views: _Views, cotangent: Float[Array, "M P"]) -> encoder.Params:
+        def add(total: encoder.Params, chunk: tuple[_Views, Array]) -> tuple[encoder.Params, None]:
+            _, pull_back = jax.vjp(lambda params: project(params, chunk[0]), params)
+            return jax.tree.map(jnp.add, total, pull_back(chunk[1])[0]), None
+
+        chunks = _chunked((views, cotangent), config.chunks)
+        total, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), chunks)
+        return sharding.sum_over_devices(mesh, total)
+
+    # The devices encode apart, each the views it has, so that gradients meet once, as sums over all views of a device.
+    # Left to itself XLA adds them up over devices in every turn of the loop, and biases for every constituent.
+    if config.chunks == 1:
+        encode = sharding.on_each_device(mesh, project, (False, True), True)
+        z, pull_back = jax.vjp(lambda params: encode(params, views), params)
+        return z, lambda cotangent: pull_back(cotangent)[0]
+    encode = sharding.on_each_device(mesh, project_chunks, (False, True), True)
+    gradient = sharding.on_each_device(mesh, gradient_of_chunks, (False, True, True), False)
+    return encode(params, views), lambda cotangent: gradient(params, views, cotangent)
+
+
+def _chunked(tree: Any, chunks: int) -> Any:
+    """Arrays [M, ...] as [chunks, M / chunks, ...]: view i goes to chunk i mod `chunks`, and stays on its device."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, chunks, *x.shape[1:]), 1, 0), tree)
+
+
+def make_embed(
+    config: Config, layers: tuple[str, ...], mesh: Mesh
+) -> Callable[[encoder.Params, Batch], dict[str, Array]]:
+    """The jitted frozen encoder: (params, batch [B, N]) -> the asked-for layers, each [B, width]; no dropout.
+
+    The batch is split over the mesh. Always in float32: what is measured and exported does not depend on `precision`.
+    """
+    return _jitted_embed(config.features, config.encoder, config.head, layers, mesh)
+
+
+@lru_cache(maxsize=8)  # or every probe during training would compile it again
+def _jitted_embed(
+    features: Features, settings: encoder.Encoder, head: encoder.Head, layers: tuple[str, ...], mesh: Mesh
+) -> Callable[[encoder.Params, Batch], dict[str, Array]]:
+    network = encoder.build(settings, head)
 
     def embed(params: encoder.Params, batch: Batch) -> dict[str, Array]:
-        outputs = jax.vmap(lambda inputs: network.apply(params, inputs, None))(config.features(to_jets(batch)))
+        outputs = jax.vmap(lambda inputs: network.apply(params, inputs, None))(features(to_jets(batch)))
         return {name: outputs[name] for name in layers}
 
-    return jax.jit(embed)
+    split = sharding.split(mesh)
+    return jax.jit(embed, in_shardings=(sharding.everywhere(mesh), split), out_shardings=split)

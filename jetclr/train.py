@@ -1,13 +1,15 @@
 """Pretraining: one linear story from stores to a run folder.
 
 store -> Grain -> device -> augment, encode, compare, update -> log, probe, save; until the last step or a signal.
+With several processes each tells the same story; what only one may write, the first writes.
 """
 
+import math
 import signal
 import sys
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,82 +17,148 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jetclr import embed, sharding, step
-from jetclr.checkpoint import Checkpoints, only_process, start_run
+from jetclr import distributed, embed, encoder, sharding, step
+from jetclr.checkpoint import PROBE_AUC, Checkpoints, only_process, read_config, start_run
 from jetclr.config import Config, foreign_transforms
 from jetclr.data.pipeline import BatchSource, Slice, training_batches
 from jetclr.data.store import Store
 from jetclr.errors import UserError
 from jetclr.logs import Logs
-from jetclr.progress import training_progress
-from jetclr.signals import stop_signals
+from jetclr.meter import Meter, Trace
+from jetclr.progress import no_progress, training_progress
+from jetclr.signals import Stopped, stop_signals
 from probes.linear import fit_logistic
 from probes.metrics import auc
 
 # Steps the host may run ahead of the device: enough to hide dispatch, few enough to stop at once.
 IN_FLIGHT = 2
 
-ValidationProbe = Callable[[step.State], dict[str, float]]
+ValidationProbe = Callable[[encoder.Params], float]
 
 
 class Outcome(NamedTuple):
-    """How a call of `pretrain` ended: saved at `step`, and whether Ctrl-C asked for it."""
+    """How a call of `pretrain` ended: saved at `step`, and the signal that asked for it, if one did."""
 
     step: int
-    interrupted: bool
+    signal: signal.Signals | None
 
 
 class NonFinite(UserError):
     """Training met a number that is not finite; the last good checkpoint stands."""
 
 
-def pretrain(config: Config, workdir: Path, *, stop_at: int | None = None) -> Outcome:
+def pretrain(config: Config, workdir: Path, *, stop_at: int | None = None, profile: bool = False) -> Outcome:
     """Pretrain (or go on pretraining) the run in `workdir`; returns how it ended.
 
-    Stops early, saved, at step `stop_at` or on SIGTERM or SIGINT. Raises UserError for stores or folders that will not
-    do, and NonFinite, naming the step, when the loss or gradient is not finite.
+    Every process of a run calls it alike. Stops early, saved, at step `stop_at` or on SIGTERM or SIGINT. With `profile`
+    a trace of a few steps is written for TensorBoard. Raises UserError for stores or folders that will not do,
+    NonFinite, naming the step, when the loss or gradient is not finite, and Abandon when a peer or this process's data
+    is lost.
     """
+    mesh = _check(config, stop_at)
+    with ExitStack() as stack:
+        source, probe = _open(config, mesh, workdir, stack)
+        checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint))
+        agreed = checkpoints.reached_preemption if distributed.several() else None
+        stopped = stack.enter_context(stop_signals(agreed))
+        state = _first_state(config, mesh, checkpoints)
+        start = int(state.step)
+        last = config.steps if stop_at is None else min(config.steps, stop_at)
+        if start >= last:
+            return Outcome(start, None)
+        logs = None
+        if distributed.is_first():
+            logs = stack.enter_context(Logs(workdir, start))
+            print(f"{source.store}, {mesh.size} device(s), from step {start:,}; compiling", file=sys.stderr)
+        loop = _Loop(config, mesh, source, checkpoints, logs, probe, stopped)
+        if profile:
+            loop.trace = Trace(workdir, start)
+        with _abandoning():
+            loop.compile(state, start)
+            reached = loop.run(state, start, last)
+        return Outcome(reached, None if stopped.signal is None else signal.Signals(stopped.signal))
+
+
+def _check(config: Config, stop_at: int | None) -> Mesh:
+    """The mesh of the run; raises UserError for what can be seen to be wrong before anything is opened."""
     if stop_at is not None and stop_at < 1:
         raise UserError(f"--stop-at is {stop_at}; the first step is 1")
     if foreign := foreign_transforms(config.views):
         raise UserError(f"{', '.join(foreign)}: not part of augmentations; give the config file that defines it")
     if not config.data.train:
         raise UserError("no jets to train on: set data.train in the config, or give --data.train STORE")
-    train = Store(*config.data.train)
-    mesh = sharding.make_mesh(config.batch)
-    source = BatchSource(
-        train,
-        batch=config.batch,
-        constituents=config.data.constituents,
-        slots=config.data.slots,
-        seed=config.seed,
-        steps=config.steps,
-        part=Slice(0, 1 if config.data.validation else 1 - config.data.holdout),
-        window_blocks=config.data.window_blocks,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+    return sharding.make_mesh(config.mesh, config.batch, config.chunks)
+
+
+def _open(config: Config, mesh: Mesh, workdir: Path, stack: ExitStack) -> tuple[BatchSource, ValidationProbe | None]:
+    """The data, and the run folder, made or found and locked; an error on any process is raised on all."""
+    opened: list[tuple[BatchSource, ValidationProbe | None]] = []
+
+    def open_data() -> None:
+        train = Store(*config.data.train)
+        source = BatchSource(
+            train,
+            batch=config.batch,
+            constituents=config.data.constituents,
+            slots=config.data.slots,
+            seed=config.seed,
+            steps=config.steps,
+            part=Slice(0, 1 if config.data.validation else 1 - config.data.holdout),
+            window_blocks=config.data.window_blocks,
+            rows=sharding.local_rows(mesh, config.batch),
+        )
+        opened.append((source, _validation_probe(config, train)))
+
+    def open_folder() -> None:
+        start_run(workdir, config)
+        stack.enter_context(only_process(workdir))
+
+    def see_folder() -> None:
+        try:
+            read_config(workdir)
+        except UserError as error:
+            raise UserError(f"{error}; --workdir must lie on a file system that all processes share") from None
+
+    distributed.together(open_data)
+    distributed.together(open_folder, first_only=True)
+    if distributed.several():
+        distributed.together(see_folder)
+    return opened[0]
+
+
+def _first_state(config: Config, mesh: Mesh, checkpoints: Checkpoints) -> step.State:
+    """The newest saved state, or that of an untrained network, on the mesh."""
+    shapes = jax.eval_shape(lambda: step.init_state(config))
+    if checkpoints.latest is not None:
+        return checkpoints.restore(sharding.abstract(mesh, shapes))
+    make: Callable[[], step.State] = jax.jit(
+        lambda: step.init_state(config), out_shardings=sharding.of_state(mesh, shapes)
     )
-    probe = _validation_probe(config, train)
-    start_run(workdir, config)
-    batches = training_batches(source)
-    with (
-        only_process(workdir),
-        Checkpoints(workdir, config.checkpoint.keep) as checkpoints,
-        stop_signals() as stopped,
-    ):
-        state = jax.device_put(step.init_state(config), sharding.everywhere(mesh))
-        if checkpoints.latest is not None:
-            state = checkpoints.restore(state, batches, mesh)
-        start = int(state.step)
-        last = config.steps if stop_at is None else min(config.steps, stop_at)
-        if start >= last:
-            return Outcome(start, False)
-        with Logs(workdir, start) as logs:
-            print(f"{train}, {jax.device_count()} device(s), from step {start:,}; compiling", file=sys.stderr)
-            loop = _Loop(config, mesh, batches, checkpoints, logs, probe, stopped)
-            loop.compile(state, source[start])
-            reached = loop.run(state, start, last)
-            return Outcome(reached, stopped.signal == signal.SIGINT)
+    return make()
+
+
+@contextmanager
+def _abandoning() -> Iterator[None]:
+    """While inside, an error that the other processes do not share becomes Abandon."""
+    try:
+        yield
+    except NonFinite:
+        raise  # every process sees the same loss
+    except (UserError, OSError) as error:
+        raise (distributed.Abandon(str(error)) if distributed.several() else error) from error
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0][:200]
+        if "RESOURCE_EXHAUSTED" in reason:
+            told = (
+                f"a device has not enough memory: more --chunks, a smaller --batch or --mesh.fsdp save some ({reason})"
+            )
+            raise (distributed.Abandon(told) if distributed.several() else UserError(told)) from error
+        if not distributed.several():
+            raise
+        raise distributed.PeerLost(
+            "lost contact with another process of this run, which may have failed or been killed; all end here. The "
+            f"same command resumes from the last checkpoint ({reason})"
+        ) from error
 
 
 def _validation_probe(config: Config, train: Store) -> ValidationProbe | None:
@@ -109,15 +177,15 @@ def _validation_probe(config: Config, train: Store) -> ValidationProbe | None:
     if any(len(np.unique(label[part])) < 2 for part in (fit, test)):
         return None
 
-    def probe(state: step.State) -> dict[str, float]:
-        features = embed.embed_jets(config, state.params, store, indices, ("embedding",))["embedding"]
+    def probe(params: encoder.Params) -> float:
+        features = embed.embed_jets(config, params, store, indices, ("embedding",))["embedding"]
         try:
             fitted = fit_logistic(features[fit], label[fit], l2_grid=(settings.l2,))
-            return {"probe_auc": float(auc(fitted.score(features[test]), label[test]))}
+            return float(auc(fitted.score(features[test]), label[test]))
         except ValueError:
-            return {"probe_auc": 0.5}  # collapsed: all jets alike; a monitor must not end the run
+            return 0.5  # collapsed: all jets alike; a monitor must not end the run
         except RuntimeError:
-            return {}  # the solver gave up
+            return math.nan  # the solver gave up
 
     return probe
 
@@ -125,54 +193,67 @@ def _validation_probe(config: Config, train: Store) -> ValidationProbe | None:
 class _Loop:
     """The steps themselves, with what happens between them."""
 
+    trace: Trace | None = None
+
     def __init__(
         self,
         config: Config,
         mesh: Mesh,
-        batches: Any,
+        source: BatchSource,
         checkpoints: Checkpoints,
-        logs: Logs,
+        logs: Logs | None,
         probe: ValidationProbe | None,
-        stopped: Callable[[], bool],
+        stopped: Stopped,
     ) -> None:
-        self.config, self.batches, self.checkpoints, self.logs = config, batches, checkpoints, logs
-        self.probe, self.stopped = probe, stopped
-        self.split = sharding.split(mesh)
+        self.config, self.mesh, self.source = config, mesh, source
+        self.checkpoints, self.logs, self.probe, self.stopped = checkpoints, logs, probe, stopped
         self.train_step: Any = step.make_train_step(config, mesh)
         self.unchecked: list[tuple[int, dict[str, jax.Array]]] = []  # metrics not yet looked at, by step
-        self.clock = _Clock()
+        self.newest: dict[str, float] = {}  # the metrics of the last logged step, the probe's among them
+        self.meter = Meter(config, mesh.size)
 
-    def compile(self, state: step.State, example: dict[str, np.ndarray]) -> None:
+    def compile(self, state: step.State, start: int) -> None:
         """Compile before the first step, so that no rate counts it."""
-        self.train_step = self.train_step.lower(state, self._place(example)).compile()
+        self.train_step = self.train_step.lower(state, self._place(self.source[start])).compile()
 
     def run(self, state: step.State, start: int, last: int) -> int:
         """Train from step `start` to `last`, or to a signal; the state is saved when this returns the step reached."""
         config, done = self.config, start
         in_flight: deque[dict[str, jax.Array]] = deque()
-        self.clock.restart()
-        with training_progress(config.steps, start, config.batch) as show:
-            while done < last and not self.stopped():
-                state, metrics = self.train_step(state, self._place(next(self.batches)))
+        batches = training_batches(self.source, start)
+        progress = training_progress(config.steps, start, config.batch) if self.logs else no_progress()
+        self.meter.restart()
+        with progress as show:
+            while done < last and not self.stopped(done):
+                with self.meter.data():
+                    batch = next(batches)
+                with self.meter.device():  # a CPU may do the step at once
+                    state, metrics = self.train_step(state, self._place(batch))
                 done += 1
-                self.clock.jets += config.batch
+                self.meter.step()
                 self.unchecked.append((done, metrics))
                 in_flight.append(metrics)
+                if self.trace is not None:
+                    self.trace.at(done, metrics["loss"])
                 if len(in_flight) > IN_FLIGHT:
-                    show(done - IN_FLIGHT, float(in_flight.popleft()["loss"]))
+                    with self.meter.device():
+                        loss = float(in_flight.popleft()["loss"])
+                    show(done - IN_FLIGHT, loss)
                 probing = self.probe is not None and (done % config.probe.every == 0 or done == config.steps)
                 if done % config.log.every == 0 or probing or done == last:
                     self._log(state, done, probing)
                 if done % config.checkpoint.every == 0:
-                    self._save(state)
+                    self._save(state, done)
             if in_flight:
                 show(done, float(in_flight.pop()["loss"]))
-        self._save(state)
+        if self.trace is not None:
+            self.trace.close()
+        self._save(state, done)
         self.checkpoints.wait()
         return done
 
     def _place(self, batch: dict[str, np.ndarray]) -> step.Batch:
-        return {name: jax.make_array_from_process_local_data(self.split, x) for name, x in batch.items()}
+        return sharding.place(self.mesh, self.config.batch, batch)
 
     def _check(self) -> dict[str, float]:
         """Look at every step since the last look; the numbers of the newest. Raises NonFinite at the first bad one."""
@@ -187,28 +268,22 @@ class _Loop:
                     "Look at the jets, or lower optim.peak_lr"
                 )
         self.unchecked.clear()
-        return newest
+        return {name: value for name, value in newest.items() if np.isfinite(value)}  # monitors not taken at this step
 
     def _log(self, state: step.State, done: int, probing: bool) -> None:
-        row = {"step": done} | self._check() | {"jets_per_s": self.clock.rate()}
+        with self.meter.device():
+            row = {"step": done} | self._check()
+        row |= self.meter.rates()
         if probing and self.probe is not None:
-            row |= self.probe(state)
-        self.logs.write(row)
-        self.clock.restart()
+            params = sharding.to_local(self.mesh, state.params)
+            # One process measures and all hear of it: all must keep the same checkpoints.
+            found = distributed.from_first(self.probe(params) if distributed.is_first() else math.nan)
+            row |= {PROBE_AUC: found} if np.isfinite(found) else {}
+        if self.logs is not None:
+            self.logs.write(row)
+        self.newest = row
+        self.meter.restart()
 
-    def _save(self, state: step.State) -> None:
+    def _save(self, state: step.State, done: int) -> None:
         self._check()  # what is saved is known to be good
-        self.checkpoints.save(state, self.batches)
-
-
-class _Clock:
-    """Jets a second since the last restart."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        self.jets, self._since = 0, time.perf_counter()
-
-    def rate(self) -> float:
-        return self.jets / max(time.perf_counter() - self._since, 1e-9)
+        self.checkpoints.save(state, self.newest.get(PROBE_AUC) if self.newest.get("step") == done else None)

@@ -1,6 +1,10 @@
-"""A strict session: array shapes are checked at run time, warnings are errors, and there are two fake devices."""
+"""A strict session: array shapes are checked at run time, warnings are errors, and there are eight fake devices."""
 
+import atexit
+import os
 import pkgutil
+import shutil
+import tempfile
 
 from jaxtyping import install_import_hook
 
@@ -11,9 +15,15 @@ import tests.strict  # noqa: F401  (the hook names it, and cannot import it)
 _CHECKED = [f"jetclr.{m.name}" for m in pkgutil.iter_modules(["jetclr"]) if m.name != "cli"]
 install_import_hook(["augmentations", "probes", *_CHECKED], "tests.strict.check")
 
+# The same few programs are compiled by many tests and by the processes they start: once is enough. Read by JAX.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # xdist's workers inherit that of their parent
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jetclr-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
 import jax  # noqa: E402
 
-jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_num_cpu_devices", 8)
 
 from pathlib import Path  # noqa: E402
 

@@ -2,11 +2,13 @@
 
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from jetclr.cli import main
+from jetclr.data.generate import generate
 from tests.conftest import write_toy_store
 from tests.jetclr.data.test_toptag import rows, write
 
@@ -21,8 +23,8 @@ SMALL = (
 def examples() -> list[tuple[str, str]]:
     """("bash", command) and ("python", block) in the order of the pages."""
     found: list[tuple[str, str]] = []
-    for page in (ROOT / "docs/data.md", ROOT / "README.md", ROOT / "docs/training.md"):
-        for language, block in re.findall(r"```(bash|python)\n(.*?)```", page.read_text(), re.DOTALL):
+    for page in ("docs/data.md", "README.md", "docs/training.md", "docs/scaling.md"):
+        for language, block in re.findall(r"```(bash|python)\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
             if language == "python":
                 found.append((language, block))
             else:
@@ -43,7 +45,7 @@ def shrunk(command: str) -> list[str]:
 
 def outputs(words: list[str]) -> list[Path]:
     """The files that the command promises."""
-    if words[0] in ("generate", "convert", "embed"):
+    if words[0] in ("generate", "convert", "join", "embed"):
         return [Path(w) for w in words if "/" in w and Path(w).suffix != ".py"][-1:]
     return [Path(w) for w in words if w.endswith("probe.json")]
 
@@ -53,6 +55,9 @@ def test_every_documented_example_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(examples()) >= 12
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
+    # Units so small that there are some for every shard.
+    monkeypatch.setattr("jetclr.data.generate.generate", partial(generate, unit_jets=2))
+    monkeypatch.setattr("jetclr.embed.BATCH", 32)
     for seed, name in enumerate(("train", "val", "test")):
         write(tmp_path / f"{name}.h5", rows(80, seed=seed))
     done: set[tuple[str, ...]] = set()

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from jetclr.data.shard import Shard
 from tests.conftest import CONFIG
+from tests.jetclr.data.test_join import write_file
 from tests.jetclr.data.test_toptag import rows, write
 
 # Writes beyond the limit fail with EFBIG, as writes on a full disk fail with ENOSPC; no privileges needed.
@@ -40,6 +42,18 @@ def test_converting(tmp_path: Path) -> None:
     source = write(tmp_path / "a.h5", rows(60))
     limited(5_000, "convert", "--format", "toptag", source, tmp_path / "s")
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_joining_stores(stores: dict[str, Path], tmp_path: Path) -> None:
+    limited(5_000, "join", stores["fit"], stores["test"], tmp_path / "s")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["e.h5", "e.parquet"])
+def test_joining_embeddings(tmp_path: Path, name: str) -> None:
+    part = write_file(tmp_path / f"part-{name}", Shard(0, 1), width=3000)
+    limited(20_000, "join", part, tmp_path / name)
+    assert list(tmp_path.iterdir()) == [part]
 
 
 def test_pretraining_keeps_what_was_whole(stores: dict[str, Path], tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 The work is cut into units of `UNIT_JETS` jets. A unit has a Pythia of its own with a seed of its own, so it is the
 same wherever and whenever it is made: the number of workers changes nothing, a store of fewer jets of a seed holds
 the first jets of a store of more, and an interrupted run goes on with the units that are missing. Finished units
-wait in `OUT.partial` until all are there; then they become the store.
+wait in `OUT.partial` until all are there; then they become the store. A shard makes some of the units only, and keeps
+what each of them cost, so that `jetclr join` can put the shards' stores together as if they had been made at once.
 """
 
 import json
@@ -15,7 +16,7 @@ import struct
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from jetclr import __version__
 from jetclr.data import pythia
 from jetclr.data.chunk import JetChunk
 from jetclr.data.pythia import Counts, Recipe
+from jetclr.data.shard import Shard, jets_to_do
 from jetclr.data.store import StoreWriter, refuse_existing, write_json
 from jetclr.errors import UserError
 from jetclr.progress import jet_progress
@@ -48,46 +50,49 @@ def generate(
     seed: int = 0,
     workers: int | None = None,
     unit_jets: int = UNIT_JETS,
+    shard: Shard | None = None,
     command: str | None = None,
-) -> None:
-    """Simulate `jets` jets of a process ("top", "qcd") into a new store at `out`.
+) -> int:
+    """Simulate `jets` jets of a process ("top", "qcd") into a new store at `out`; returns how many are in it.
 
     The store depends on process, jets, seed, `unit_jets` and the versions of Pythia and FastJet only; `workers`
-    (default: the cores this process may use) decides how long it takes. Repeat an interrupted call to go on. From a
-    script, call it under `if __name__ == "__main__":`, because workers import the script. `command` is kept in the
-    metadata.
+    (default: the cores this process may use) decides how long it takes. With `shard` only its share of the jets is
+    made, in whole units. Repeat an interrupted call to go on. From a script, call it under
+    `if __name__ == "__main__":`, because workers import the script. `command` is kept in the metadata.
 
     Raises UserError for arguments that make no sense, an existing `out`, a work folder of other settings, a missing
     Pythia or FastJet, a worker that died; OSError as it comes (a full disk); then nothing is at `out`.
     """
     recipe = _checked_recipe(process, jets=jets, seed=seed, workers=workers, unit_jets=unit_jets)
+    mine = jets_to_do(shard, jets, unit_jets)
     out = Path(out)
     refuse_existing(out)
     pythia.load_generators()
-    settings = _settings(recipe, jets=jets, seed=seed, unit_jets=unit_jets)
+    settings = _settings(recipe, jets=jets, seed=seed, unit_jets=unit_jets, shard=shard)
     folder = _open_work_folder(out, settings)
-    sizes = [min(unit_jets, jets - first) for first in range(0, jets, unit_jets)]
+    sizes = {first // unit_jets: min(unit_jets, jets - first) for first in mine[::unit_jets]}
     counts: dict[int, Counts] = {}
-    for unit, size in enumerate(sizes):
+    for unit, size in sizes.items():
         kept = read_unit(_unit_path(folder, unit), size)
         if kept is not None:
             counts[unit] = kept[1]
     tasks = {
         unit: (recipe, unit_seed(process, seed, unit), size, _unit_path(folder, unit))
-        for unit, size in enumerate(sizes)
+        for unit, size in sizes.items()
         if unit not in counts
     }
-    with jet_progress(f"generating {process}", jets, done=sum(sizes[unit] for unit in counts)) as advance:
+    with jet_progress(f"generating {process}", len(mine), done=sum(sizes[unit] for unit in counts)) as advance:
         counts |= _run_units(tasks, workers or _cores(), folder, advance)
-    metadata = _metadata(recipe, settings, [counts[unit] for unit in range(len(sizes))], command)
+    metadata = _metadata(recipe, settings, {unit: counts[unit] for unit in sizes}, command)
     with StoreWriter(out, metadata) as writer:
-        for unit, size in enumerate(sizes):
+        for unit, size in sizes.items():
             path = _unit_path(folder, unit)
             kept = read_unit(path, size)
             if kept is None:
                 raise UserError(f"{path} was changed while the store was written; repeat the same command")
             writer.append(kept[0], source=str(path), first_jet=0)
     shutil.rmtree(folder)
+    return len(mine)
 
 
 def unit_seed(process: str, seed: int, unit: int) -> int:
@@ -114,8 +119,8 @@ def _checked_recipe(process: str, *, jets: int, seed: int, workers: int | None, 
     return pythia.RECIPES[process]
 
 
-def _settings(recipe: Recipe, *, jets: int, seed: int, unit_jets: int) -> dict[str, Any]:
-    """Everything that decides which jets come out."""
+def _settings(recipe: Recipe, *, jets: int, seed: int, unit_jets: int, shard: Shard | None) -> dict[str, Any]:
+    """Everything that decides which jets come out; `jets` are those of all shards."""
     return {
         "process": recipe.name,
         "jets": jets,
@@ -127,13 +132,15 @@ def _settings(recipe: Recipe, *, jets: int, seed: int, unit_jets: int) -> dict[s
         "match_top": recipe.match_top,
         "early_veto": pythia.VETO._asdict(),
         "versions": {"jetclr": __version__, "pythia8mc": version("pythia8mc"), "fastjet": version("fastjet")},
+        **({"shard": str(shard)} if shard is not None else {}),
     }
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat_settings(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as (name, value), the names of one within another joined by a space."""
     for name, value in settings.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name} ")
+            yield from flat_settings(value, f"{prefix}{name} ")
         else:
             yield prefix + name, value
 
@@ -149,10 +156,10 @@ def _open_work_folder(out: Path, settings: dict[str, Any]) -> Path:
         write_json(file, settings)
         return folder
     try:
-        begun = dict(_flat(json.loads(file.read_text())))
+        begun = dict(flat_settings(json.loads(file.read_text())))
     except (ValueError, AttributeError):
         raise UserError(f"{file} is damaged; delete {folder} to start afresh") from None
-    asked = dict(_flat(settings))
+    asked = dict(flat_settings(settings))
     for name in [*asked, *(begun.keys() - asked.keys())]:
         if begun.get(name) != asked.get(name):
             raise UserError(
@@ -264,19 +271,29 @@ def _run_units(
                 advance(tasks[unit][2])
 
 
-def _metadata(recipe: Recipe, settings: dict[str, Any], counts: list[Counts], command: str | None) -> dict[str, Any]:
+def _metadata(
+    recipe: Recipe, settings: dict[str, Any], counts: dict[int, Counts], command: str | None
+) -> dict[str, Any]:
+    return {
+        "made_by": f"jetclr {__version__} generate",
+        **({"command": command} if command is not None else {}),
+        "recipe": "top-tagging reference (arXiv:1902.09914), particle level",
+        **settings,
+        "first_unit_seed": unit_seed(recipe.name, settings["seed"], min(counts)),
+        "labels": {str(label): name for label, name in pythia.LABELS.items()},
+        **_totals(list(counts.values())),
+        **({"unit_counts": _by_field(list(counts.values()))} if "shard" in settings else {}),
+    }
+
+
+def _totals(counts: Sequence[Counts]) -> dict[str, Any]:
+    """What the units cost together; their order decides the last bit of the sums."""
     tried = np.array([c.tried for c in counts], np.float64)
     weight = tried / tried.sum()
     events, found = sum(c.events for c in counts), sum(c.jets for c in counts)
     sigma = float(np.sum(weight * [c.sigma_mb for c in counts])) * pythia.MB_TO_PB
     error = float(np.sqrt(np.sum((weight * [c.sigma_error_mb for c in counts]) ** 2))) * pythia.MB_TO_PB
     return {
-        "made_by": f"jetclr {__version__} generate",
-        **({"command": command} if command is not None else {}),
-        "recipe": "top-tagging reference (arXiv:1902.09914), particle level",
-        **settings,
-        "first_unit_seed": unit_seed(recipe.name, settings["seed"], 0),
-        "labels": {str(label): name for label, name in pythia.LABELS.items()},
         "cross_section_pb": sigma,
         "cross_section_error_pb": error,
         "phase_space_points": int(tried.sum()),
@@ -284,3 +301,28 @@ def _metadata(recipe: Recipe, settings: dict[str, Any], counts: list[Counts], co
         "jets_found": found,
         "jets_per_event": found / events,
     }
+
+
+def shared_settings(part: dict[str, Any]) -> dict[str, Any]:
+    """What the metadata of all shards of one work have in common."""
+    own = {"command", "shard", "first_unit_seed", "unit_counts", *_totals(_unit_counts(part))}
+    return {name: value for name, value in part.items() if name not in own}
+
+
+def joined_metadata(parts: Sequence[dict[str, Any]], out: Path) -> dict[str, Any]:
+    """The metadata of all shards, in order -> those of the same jets made at once into `out`."""
+    first = dict(parts[0])
+    before, told, _ = first.get("command", "").partition(f" --shard {first.pop('shard')} ")
+    if told:
+        first["command"] = f"{before} {out.name}"
+    del first["unit_counts"]
+    return first | _totals([counts for part in parts for counts in _unit_counts(part)])
+
+
+def _by_field(counts: Sequence[Counts]) -> dict[str, list[float]]:
+    return {name: [getattr(unit, name) for unit in counts] for name in Counts._fields}
+
+
+def _unit_counts(part: dict[str, Any]) -> list[Counts]:
+    columns = (part["unit_counts"][name] for name in Counts._fields)
+    return [Counts(*unit) for unit in zip(*columns, strict=True)]

@@ -1,4 +1,4 @@
-"""Stores -> shuffled, padded batches, through Grain: sharded by process, prefetched, checkpointable. Numpy only.
+"""Stores -> shuffled, padded batches, through Grain: sharded by process, prefetched, resumable at any step. Numpy only.
 
 Grain's element is a whole batch: item i of `BatchSource` is the i-th batch of a seeded permutation that never ends.
 The permutation is over windows of blocks: each epoch shuffles the blocks, cuts them into windows of `window_blocks`,
@@ -53,9 +53,9 @@ class _Epoch(NamedTuple):
 class BatchSource:
     """Random access to the batches of a run, for Grain: a pure function of (seed, item).
 
-    `batch` jets of up to `constituents` constituents, padded to `slots`, over all processes; this one (`process_index`
-    of `process_count`) reads its own rows of each batch, so the batches are the same for any number of processes.
-    Raises UserError if there are fewer jets than one batch needs.
+    `batch` jets of up to `constituents` constituents, padded to `slots`, over all processes; of each batch this one
+    reads only `rows` (None: all), so the batches are the same for any number of processes. Raises UserError if there
+    are fewer jets than one batch needs.
     """
 
     def __init__(
@@ -69,10 +69,9 @@ class BatchSource:
         slots: int = 0,
         part: Slice = Slice(),
         window_blocks: int = 16,
-        process_index: int = 0,
-        process_count: int = 1,
+        rows: Int64[np.ndarray, " rows"] | None = None,
     ) -> None:
-        self._store, self._batch = store, batch
+        self.store, self._batch = store, batch
         self._constituents, self._slots = constituents, max(slots, constituents)
         self._seed, self._steps, self._window_blocks = seed, steps, window_blocks
         self._first, self._count = part.rows(np.diff(store.starts))
@@ -81,8 +80,7 @@ class BatchSource:
             raise UserError(
                 f"{store} leaves {int(self._count.sum()):,} jets to train on, fewer than one batch of {batch}"
             )
-        share = batch // process_count
-        self._rows = slice(process_index * share, (process_index + 1) * share)
+        self._rows = slice(None) if rows is None else rows
         # Of this source, not of the class: several sources live at once, and each forgets its windows with itself.
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
         self._window = lru_cache(maxsize=3)(self._make_window)
@@ -91,10 +89,10 @@ class BatchSource:
         return self._steps
 
     def __repr__(self) -> str:
-        return f"BatchSource({self._store}, batch={self._batch}, seed={self._seed})"
+        return f"BatchSource({self.store}, batch={self._batch}, seed={self._seed})"
 
     def __getitem__(self, item: int) -> Batch:
-        jets = self._store.gather(self.indices(int(item))[self._rows], self._constituents)
+        jets = self.store.gather(self.indices(int(item))[self._rows], self._constituents)
         room = ((0, 0), (0, self._slots - self._constituents))
         return {name: np.pad(x, room) for name, x in jets.items()} if room[1][1] else jets
 
@@ -124,7 +122,7 @@ class BatchSource:
 
     def _make_window(self, epoch: int, window: int) -> Int64[np.ndarray, " jets"]:
         rng = np.random.default_rng([self._seed, epoch, window])
-        starts = self._store.starts
+        starts = self.store.starts
         jets = [np.arange(self._count[b]) + starts[b] + self._first[b] for b in self._blocks(epoch, window)]
         return rng.permutation(np.concatenate(jets))
 
@@ -135,12 +133,16 @@ class BatchSource:
         epoch, window = (epoch, window + 1) if window + 1 < len(self._epoch(epoch).ends) else (epoch + 1, 0)
         blocks = self._blocks(epoch, window)
         for block in blocks[len(blocks) * low // size : len(blocks) * high // size]:
-            self._store.will_need(int(block))
+            self.store.will_need(int(block))
 
 
-def training_batches(source: BatchSource, *, prefetch: int = 4) -> grain.DatasetIterator[Batch]:
-    """Grain's iterator over the batches of a run: read ahead in a thread; its state can be saved and restored."""
-    dataset = grain.MapDataset.source(source)
+def training_batches(source: BatchSource, start: int = 0, *, prefetch: int = 4) -> grain.DatasetIterator[Batch]:
+    """Grain's iterator over the batches of a run from number `start` on, read ahead in a thread.
+
+    Batch i is a function of (seed, i) alone, so the position of a run in its data is its step: nothing else needs to
+    be saved to go on exactly, on any number of processes.
+    """
+    dataset = grain.MapDataset.source(source).slice(slice(start, None))
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)))
 
 

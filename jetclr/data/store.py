@@ -185,6 +185,7 @@ class Block(NamedTuple):
     offsets: np.ndarray  # int32 [J+1]
     constituents: dict[str, np.ndarray]  # float32 [M] each
     jets: dict[str, np.ndarray]  # [J] each
+    path: Path
     file: mmap.mmap
     span: tuple[int, int]  # first byte and length in the file
 
@@ -220,13 +221,19 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({', '.join(map(str, self.paths))}: {len(self):,} jets)"
 
-    def column(self, name: str) -> np.ndarray:
-        """A jet-level column [jets], or "multiplicity": constituents a jet."""
-        if name == "multiplicity":
-            return np.concatenate([np.diff(b.offsets) for b in self.blocks])
-        if name not in self.columns:
+    def column(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """A jet-level column of jets start:stop [jets], or "multiplicity": constituents a jet."""
+        if name not in (*self.columns, "multiplicity"):
             raise UserError(f"{self.paths[0]} has no column {name!r}; it has {self.columns}")
-        return np.concatenate([b.jets[name] for b in self.blocks])
+        stop = len(self) if stop is None else stop
+        pieces: list[np.ndarray] = []
+        for block in range(int(np.searchsorted(self.starts, start, side="right")) - 1, len(self.blocks)):
+            first, b = int(self.starts[block]), self.blocks[block]
+            if pieces and first >= stop:
+                break
+            mine = slice(max(start - first, 0), max(stop - first, 0))
+            pieces.append(np.diff(b.offsets)[mine] if name == "multiplicity" else b.jets[name][mine])
+        return np.concatenate(pieces)
 
     @property
     def label_names(self) -> dict[int, str]:
@@ -270,6 +277,9 @@ class Store:
             if len(rows) == 0:
                 continue
             b = self.blocks[block_of[rows[0]]]
+            # Touching pages that a truncated file has lost would kill the process without a word.
+            if b.file.size() < len(b.file):
+                raise UserError(f"{b.path} was truncated while it was read; make the store again")
             local = indices[rows] - self.starts[block_of[rows[0]]]
             first = b.offsets[local]
             filled = slots < (b.offsets[local + 1] - first)[:, None]
@@ -320,7 +330,7 @@ def _open_shard(path: Path, expected: dict[str, Any]) -> Iterator[Block]:
         whole = pa.py_buffer(mapped)
         reader = pa.ipc.open_file(pa.BufferReader(whole))
         batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        blocks = [_as_block(batch, mapped, whole.address) for batch in batches]
+        blocks = [_as_block(batch, path, mapped, whole.address) for batch in batches]
     except (pa.ArrowException, OSError, KeyError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); make the store again") from None
     if sum(len(b.offsets) - 1 for b in blocks) != expected["jets"]:
@@ -328,7 +338,7 @@ def _open_shard(path: Path, expected: dict[str, Any]) -> Iterator[Block]:
     yield from blocks
 
 
-def _as_block(batch: pa.RecordBatch, mapped: mmap.mmap, base: int) -> Block:
+def _as_block(batch: pa.RecordBatch, path: Path, mapped: mmap.mmap, base: int) -> Block:
     batch.validate()
     nested = batch.column("constituents")
     values = nested.values
@@ -339,6 +349,7 @@ def _as_block(batch: pa.RecordBatch, mapped: mmap.mmap, base: int) -> Block:
         nested.offsets.to_numpy(),
         {name: values.field(name).to_numpy() for name in names},
         {name: batch.column(name).to_numpy() for name in batch.schema.names if name != "constituents"},
+        path,
         mapped,
         (low - base, high - low),
     )

@@ -16,7 +16,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert ended.value.code == 0
     said = capsys.readouterr().out
-    for verb in ("generate", "convert", "inspect", "pretrain", "embed", "probe", "report"):
+    for verb in ("generate", "convert", "join", "inspect", "pretrain", "embed", "probe", "report"):
         assert verb in said
 
 
@@ -53,6 +53,10 @@ def test_an_impossible_setting_says_what_is_wrong(tmp_path: Path, capsys: pytest
         (["pretrain", "none.py", "--workdir", "r"], "there is no config file none.py"),
         (["convert", "--format", "toptag", "a.h5"], "convert needs at least one file to read and, last, the store"),
         (["embed", "run", "out.h5"], "embed needs a run, at least one store and, last, the file"),
+        (["generate", "--process", "qcd", "--jets", "9", "--shard", "1/1", "s"], "shard is '1/1'; it must be I/N"),
+        (["generate", "--process", "qcd", "--jets", "9", "--shard", "None", "s"], "shard is 'None'; it must be I/N"),
+        (["join", "a"], "join needs at least one part and, last, the store or file"),
+        (["join", "nothing", "out"], "there is nothing at nothing"),
         (["inspect", "nothing"], "there is no store at nothing"),
         (["probe", "nothing", "--train", "a", "--test", "b"], "nothing is not a run folder"),
         (["report", "nothing", "--data", "a"], "there is no store at a"),

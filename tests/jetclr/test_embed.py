@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from jetclr import embed, step
+from jetclr import embed, sharding, step
 from jetclr.checkpoint import open_run
 from jetclr.cli import main
+from jetclr.data import columns
 from jetclr.data.store import Store
 
 
@@ -20,12 +21,13 @@ def test_hdf5_and_parquet_hold_the_same_and_agree_with_the_encoder(
         assert main(["embed", str(run), str(stores["fit"]), str(tmp_path / name), *layers]) == 0
         assert "300 jets" in capsys.readouterr().out
     opened, store = open_run(run), Store(stores["fit"])
-    batch = store.gather(np.arange(300), opened.config.data.constituents)
-    expected = step.make_embed(opened.config, ("embedding", "projection"))(opened.params, batch)
+    batch = store.gather(np.resize(np.arange(300), 512), opened.config.data.constituents)
+    encode = step.make_embed(opened.config, ("embedding", "projection"), sharding.local_mesh())
+    expected = encode(opened.params, batch)
     table = pq.read_table(tmp_path / "e.parquet")
     with h5py.File(tmp_path / "e.h5") as file:
         for name in ("embedding", "projection"):
-            np.testing.assert_allclose(file[name][:], expected[name], atol=1e-5)
+            np.testing.assert_allclose(file[name][:], expected[name][:300], atol=1e-5)
             np.testing.assert_array_equal(np.stack(table[name].to_numpy()), file[name][:])
         for name in store.columns:
             np.testing.assert_array_equal(file[name][:], store.column(name))
@@ -58,6 +60,8 @@ def test_the_size_of_batches_does_not_show(run: Path, stores: dict[str, Path], m
         ("e.csv", [], "its name must end in .h5, .hdf5, .parquet"),
         ("e.h5", ["--layers", "layer_9"], "has no layer 'layer_9'; it has layer_0, layer_1, embedding"),
         ("there.h5", [], "already exists"),
+        ("e.h5", ["--shard", "2/2"], "shard is '2/2'; it must be I/N with I from 0 to N - 1"),
+        ("e.h5", ["--shard", "0/2"], "shard 0/2 holds no jets: 300 jets come in units of 512, so N of --shard I/N may"),
     ],
 )
 def test_bad_requests_get_one_sentence_and_leave_nothing(
@@ -78,7 +82,7 @@ def test_a_failure_half_way_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(embed._Hdf5Sink, "append", full)
+    monkeypatch.setattr(columns.Hdf5Sink, "append", full)
     assert main(["embed", str(run), str(stores["fit"]), str(tmp_path / "e.h5")]) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -99,3 +103,27 @@ def test_an_embedding_that_is_not_finite_is_refused(
     assert main(["embed", str(run), str(stores["fit"]), str(tmp_path / "e.h5")]) == 1
     assert "layer 'embedding' of jet 5 of" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shard_reads_its_own_jets_only(
+    run: Path, stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed, "BATCH", 64)
+    read: dict[str, set[int]] = {"constituents": set()}
+    gather, column = Store.gather, Store.column
+
+    def noted_gather(self: Store, indices: np.ndarray, constituents: int) -> dict[str, np.ndarray]:
+        read["constituents"] |= set(indices.tolist())
+        return gather(self, indices, constituents)
+
+    def noted_column(self: Store, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        read.setdefault(name, set()).update(range(start, 300 if stop is None else stop))
+        return column(self, name, start, stop)
+
+    monkeypatch.setattr(Store, "gather", noted_gather)
+    monkeypatch.setattr(Store, "column", noted_column)
+    assert main(["embed", str(run), str(stores["fit"]), str(tmp_path / "e.h5"), "--shard", "1/2"]) == 0
+    assert read == {name: set(range(128, 300)) for name in ("constituents", *Store(stores["fit"]).columns)}
+    with h5py.File(tmp_path / "e.h5") as file:
+        assert file["embedding"].shape[0] == 172
+        assert file.attrs["jetclr_shard"] == "1/2"

@@ -1,40 +1,196 @@
+import dataclasses
+import re
+import subprocess
+import sys
+from functools import lru_cache
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from augmentations import Chain, Rotate
 from jetclr import config as configs
-from jetclr import sharding
+from jetclr import encoder, sharding
 from jetclr.config import Config
-from jetclr.errors import UserError
+from jetclr.sharding import Devices
 from jetclr.step import Role, State, init_params, init_state, make_embed, make_train_step, stream
 from tests.conftest import CONFIG
 from tests.toys import toy_batch
 
-
-@pytest.fixture(scope="module")
-def config() -> Config:
-    return configs.load(CONFIG)
+STEPS = 20
 
 
-def one_step(config: Config, devices: int) -> tuple[State, dict[str, jax.Array]]:
-    mesh = jax.make_mesh((devices,), (sharding.DATA,), axis_types=(jax.sharding.AxisType.Auto,),
-                         devices=jax.devices()[:devices])  # fmt: skip
-    state = jax.device_put(init_state(config), sharding.everywhere(mesh))
-    batch = jax.device_put(toy_batch(0, config.batch, config.data.constituents), sharding.split(mesh))
-    return make_train_step(config, mesh)(state, batch)
+def tiny(**changes: Any) -> Config:
+    return dataclasses.replace(configs.load(CONFIG), **changes)
 
 
-def test_the_gradient_does_not_depend_on_the_number_of_devices(config: Config) -> None:
-    assert jax.device_count() == 2
-    (one, metrics_one), (two, metrics_two) = one_step(config, 1), one_step(config, 2)
-    assert int(one.step) == int(two.step) == 1
-    for name in metrics_one:
-        np.testing.assert_allclose(metrics_one[name], metrics_two[name], rtol=2e-4, err_msg=name)
-    # Adam's first step is +-lr whatever the gradient's size, so compare its first moment: the gradient itself.
-    moments = [jax.tree.leaves(jax.tree.map(np.asarray, s.opt_state)) for s in (one, two)]
-    for a, b in zip(*moments, strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-6)
+class Trajectory(NamedTuple):
+    metrics: list[dict[str, float]]
+    gradient: list[np.ndarray]  # the first step's, leaf by leaf
+    state: State
+
+
+@lru_cache
+def batch_of(config: Config, number: int) -> dict[str, np.ndarray]:
+    return toy_batch(number, config.batch, config.data.constituents)
+
+
+def train(config: Config, mesh: jax.sharding.Mesh, steps: int) -> Trajectory:
+    """`steps` steps on the same batches whatever the mesh."""
+    shapes = jax.eval_shape(lambda: init_state(config))
+    state: State = jax.device_put(init_state(config), sharding.of_state(mesh, shapes))
+    train_step: Any = make_train_step(config, mesh)
+    metrics, gradient = [], []
+    for number in range(steps):
+        batch = batch_of(config, number)
+        rows = sharding.local_rows(mesh, config.batch)
+        state, found = train_step(state, sharding.place(mesh, config.batch, {k: x[rows] for k, x in batch.items()}))
+        metrics.append({name: float(value) for name, value in found.items()})
+        # Adam's first moment after one step is a tenth of the (clipped) gradient.
+        gradient = gradient or [np.asarray(x) for x in jax.tree.leaves(state.opt_state)]
+    return Trajectory(metrics, gradient, state)
+
+
+@lru_cache
+def alone(steps: int = STEPS) -> Trajectory:
+    config = tiny(steps=STEPS)
+    return train(config, sharding.make_mesh(Devices(data=1), config.batch), steps)
+
+
+def assert_same(a: Trajectory, b: Trajectory, rtol: float) -> None:
+    for x, y in zip(a.gradient, b.gradient, strict=True):
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol * max(np.abs(x).max(), 1e-30))
+    for step, (x, y) in enumerate(zip(a.metrics, b.metrics, strict=True)):
+        for name in ("loss", "gradient_norm"):
+            np.testing.assert_allclose(x[name], y[name], rtol=rtol, err_msg=f"{name} of step {step}")
+        for name in ("alignment", "uniformity", "effective_rank", "learning_rate"):
+            np.testing.assert_allclose(x[name], y[name], rtol=1e-3, err_msg=f"{name} of step {step}")
+
+
+@pytest.mark.parametrize("shape", [Devices(2), Devices(8), Devices(2, 4), Devices(1, 8)], ids=str)
+def test_loss_and_gradient_do_not_depend_on_the_devices(shape: Devices) -> None:
+    config = tiny(steps=STEPS)
+    mesh = sharding.make_mesh(shape, config.batch)
+    assert mesh.size == shape.data * shape.fsdp
+    assert_same(alone(), train(config, mesh, STEPS), 1e-5)
+
+
+@pytest.mark.parametrize("shape", [Devices(1), Devices(2), Devices(1, 2)], ids=str)
+def test_chunks_give_the_whole_batch_s_loss_and_gradient(shape: Devices) -> None:
+    """GradCache (arXiv:2101.06983) at four chunks, dropout and all."""
+    config = tiny(steps=STEPS, chunks=4)
+    mesh = sharding.make_mesh(shape, config.batch, config.chunks)
+    assert_same(alone(3), train(config, mesh, 3), 1e-5)
+
+
+def test_a_split_of_parameters_is_a_split() -> None:
+    mesh = sharding.make_mesh(Devices(2, 4), 32)
+    state = train(tiny(steps=STEPS), mesh, 1).state
+    for x in jax.tree.leaves((state.params, state.opt_state)):
+        whole = not any(size % 4 == 0 for size in x.shape)
+        assert x.addressable_shards[0].data.size == (x.size if whole else x.size // 4)
+
+
+COLLECTIVES = r"= (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
+
+
+def collectives(config: Config, mesh: jax.sharding.Mesh) -> dict[str, list[int]]:
+    """Of each kind in the compiled step, and inside its loops as "loop": how many elements it gives."""
+    state = sharding.abstract(mesh, jax.eval_shape(lambda: init_state(config)))
+    shape = (config.batch, config.data.constituents)
+    batch = {n: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding.split(mesh)) for n in ("pt", "eta", "phi")}
+    compiled: Any = make_train_step(config, mesh)
+    text = compiled.lower(state, batch).compile().as_text()
+    found: dict[str, list[int]] = {}
+    for computation in text.split("\n\n"):
+        kind_of = "main" if "ENTRY" in computation else "loop"
+        for result, kind in re.findall(COLLECTIVES, computation):
+            sizes = [
+                np.prod([int(d) for d in dims.split(",") if d], dtype=int)
+                for dims in re.findall(r"\[([\d,]*)\]", result)
+            ]
+            found.setdefault(kind if kind_of == "main" else "loop", []).append(int(sum(sizes)))
+    return found
+
+
+def test_the_compiled_step_gathers_embeddings_once_and_reduces_gradients_once() -> None:
+    config = tiny()
+    found = collectives(config, sharding.make_mesh(Devices(8), config.batch))
+    parameters = sum(x.size for x in jax.tree.leaves(init_params(config)))
+    views, few = 2 * config.batch, 4
+    assert set(found) == {"all-gather", "all-reduce"}
+    # One gather of all embeddings; and, for the backward pass, of one number a view.
+    assert sorted(found["all-gather"]) == [views, views * config.head.width]
+    large = [size for size in found["all-reduce"] if size > few]
+    assert len(large) == 1
+    assert parameters <= large[0] <= parameters + few
+    assert len(found["all-reduce"]) <= 4  # the others are single numbers of the loss and the monitors
+
+
+def test_in_chunks_too() -> None:
+    config = tiny(chunks=2)
+    found = collectives(config, sharding.make_mesh(Devices(8), config.batch, 2))
+    assert "loop" not in found
+    parameters = sum(x.size for x in jax.tree.leaves(init_params(config)))
+    assert [size >= parameters for size in found["all-reduce"]].count(True) == 1
+    assert [size >= config.batch * config.head.width for size in found["all-gather"]].count(True) == 1
+
+
+def test_the_step_compiles_for_256_devices() -> None:
+    """In a process of its own: the number of devices is fixed once JAX has started."""
+    program = """
+import jax
+import tests.jetclr.test_step as t
+jax.config.update("jax_num_cpu_devices", 256)
+for shape in (t.Devices(256), t.Devices(64, 4)):
+    config = t.tiny(batch=256)
+    found = t.collectives(config, t.sharding.make_mesh(shape, config.batch))
+    gathers = [size for size in found["all-gather"] if size == 512 * config.head.width]
+    assert len(gathers) == 1 or shape.fsdp > 1, found
+print("compiled")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=400)
+    assert done.stdout.strip() == "compiled", done.stderr[-2000:]
+
+
+def products(config: Config) -> set[str]:
+    """Element types of the operands of all matrix products of the lowered step."""
+    mesh = sharding.make_mesh(Devices(1), config.batch)
+    batch = toy_batch(0, config.batch, config.data.constituents)
+    lowered: Any = make_train_step(config, mesh)
+    text = lowered.lower(init_state(config), batch).as_text()
+    return set(re.findall(r"dot_general.*?: \(tensor<[\dx]*x?(\w+)>, tensor", text))
+
+
+def test_bfloat16_computes_short_and_keeps_long() -> None:
+    long, short = tiny(steps=STEPS), tiny(steps=STEPS, precision="bfloat16")
+    assert products(long) == {"f32"}
+    assert products(short) == {"f32", "bf16"}  # pooling, loss and monitors stay long
+    mesh = sharding.make_mesh(Devices(2), short.batch)
+    found = train(short, mesh, 3)
+    assert {x.dtype for x in jax.tree.leaves(found.state.params)} == {jnp.dtype("float32")}
+    for x, y in zip(alone(3).metrics, found.metrics, strict=True):
+        assert x["loss"] != y["loss"]
+        np.testing.assert_allclose(x["loss"], y["loss"], rtol=0.02)
+
+
+@pytest.mark.parametrize(("precision", "told"), [("float32", "HIGHEST"), ("tensorfloat32", "HIGH")])
+def test_float32_products_are_not_left_to_the_chip(precision: encoder.Precision, told: str) -> None:
+    network = encoder.build(tiny().encoder, tiny().head, precision)
+    params = init_params(tiny())
+    inputs = tiny().features(Chain(Rotate())(jax.random.key(0), _one_jet()))
+    text = jax.jit(lambda p, x: network.apply(p, x, None)["projection"]).lower(params, inputs).as_text()
+    asked = set(re.findall(r"precision = \[(\w+), (\w+)\]", text))
+    assert asked == {(told, told)}
+    assert text.count("dot_general") == text.count("precision = [")
+
+
+def _one_jet() -> Any:
+    from tests.toys import toy_jet
+
+    return toy_jet(0, 16)
 
 
 def test_two_views_of_a_jet_differ_and_streams_do_not_meet() -> None:
@@ -47,19 +203,20 @@ def test_two_views_of_a_jet_differ_and_streams_do_not_meet() -> None:
     assert len(seen) == 2 * 3 * len(Role)
 
 
-def test_same_seed_same_parameters(config: Config) -> None:
-    a, b = init_params(config), init_params(config)
+def test_same_seed_same_parameters() -> None:
+    a, b = init_params(tiny()), init_params(tiny())
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_the_frozen_encoder_returns_what_is_asked(config: Config) -> None:
-    embed = make_embed(config, ("layer_0", "embedding"))
-    batch = toy_batch(0, 4, config.data.constituents) | {"pt": np.zeros((4, 16), np.float32)}
+def test_the_frozen_encoder_returns_what_is_asked() -> None:
+    config = tiny(precision="bfloat16")  # which touches training only
+    embed = make_embed(config, ("layer_0", "embedding"), sharding.local_mesh())
+    batch = toy_batch(0, 8, config.data.constituents) | {"pt": np.zeros((8, 16), np.float32)}
     layers = embed(init_params(config), batch)
     assert sorted(layers) == ["embedding", "layer_0"]
     assert all(bool(jnp.isfinite(x).all()) for x in layers.values())  # jets without constituents
-
-
-def test_a_batch_that_does_not_divide_names_sizes_that_would() -> None:
-    with pytest.raises(UserError, match="batch 7 does not divide over 2 devices; 6 or 8 would"):
-        sharding.make_mesh(7)
+    full = toy_batch(1, 8, config.data.constituents)
+    one_device = make_embed(tiny(), ("embedding",), sharding.make_mesh(Devices(1), 8))
+    np.testing.assert_allclose(
+        embed(init_params(config), full)["embedding"], one_device(init_params(config), full)["embedding"], atol=1e-5
+    )

@@ -20,6 +20,7 @@ from jetclr.data import pythia
 from jetclr.data.chunk import JetChunk, join_chunks
 from jetclr.data.generate import generate, read_unit, unit_seed, write_unit
 from jetclr.data.pythia import RECIPES, Counts, Recipe, Window
+from jetclr.data.shard import Shard
 from jetclr.data.store import Store
 from jetclr.errors import UserError
 
@@ -250,6 +251,25 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, capfd: pyte
     assert not partial.exists()
 
 
+def test_a_shard_makes_its_own_units_and_resumes(tmp_path: Path) -> None:
+    settings = {"jets": 25, "seed": 3, "workers": 2, "unit_jets": 10}
+    assert generate("qcd", tmp_path / "whole", **settings) == 25
+    expected = Store(tmp_path / "whole").column("jet_pt")
+    for index, mine in enumerate([slice(0, 10), slice(10, 25)]):
+        assert generate("qcd", tmp_path / f"{index}", **settings, shard=Shard(index, 2)) == len(expected[mine])
+        np.testing.assert_array_equal(Store(tmp_path / f"{index}").column("jet_pt"), expected[mine])
+    partial = tmp_path / "resumed.partial"
+    make_partial(tmp_path / "1", partial, units=[2])
+    begun = json.loads((partial / "settings.json").read_text())
+    with pytest.raises(UserError, match="was begun with shard = None, not 1/2"):
+        generate("qcd", tmp_path / "resumed", **settings, shard=Shard(1, 2))
+    (partial / "settings.json").write_text(json.dumps(begun | {"shard": "1/2"}))
+    with pytest.raises(UserError, match="was begun with shard = 1/2, not 0/2"):
+        generate("qcd", tmp_path / "resumed", **settings, shard=Shard(0, 2))
+    assert generate("qcd", tmp_path / "resumed", **settings, shard=Shard(1, 2)) == 15
+    assert contents(tmp_path / "resumed") == contents(tmp_path / "1")
+
+
 @contextmanager
 def full_disk() -> Iterator[None]:
     """No file may grow beyond 6 kB: here, and in processes started from here."""
@@ -321,6 +341,7 @@ def test_units_are_whole_or_not_there(tmp_path: Path, unit: tuple[Recipe, JetChu
         ({"seed": -1}, "seed is -1; it must be from 0 to 4294967295"),
         ({"process": "higgs"}, "unknown process 'higgs'; known: qcd, top"),
         ({"out": "there"}, "there already exists"),
+        ({"jets": 501, "shard": Shard(0, 3)}, r"0/3 holds no jets: 501 jets come in units of 500, .* may be 2 at most"),
     ],
 )
 def test_mistakes_get_one_sentence(tmp_path: Path, changes: dict[str, object], sentence: str) -> None:

@@ -50,7 +50,7 @@ def test_processes_share_each_batch_without_overlap(stores: dict[str, Path]) -> 
     store = Store(stores["train"])
     whole = source(store)[5]
     for count in (2, 5):
-        parts = [source(store, process_index=i, process_count=count)[5] for i in range(count)]
+        parts = [source(store, rows=rows)[5] for rows in np.split(np.arange(50), count)]
         for name in whole:
             np.testing.assert_array_equal(np.concatenate([p[name] for p in parts]), whole[name])
 

@@ -207,6 +207,15 @@ def test_an_unknown_column_is_named(stores: dict[str, Path]) -> None:
         Store(stores["fit"]).column("tau21")
 
 
+@given(st.integers(0, 600), st.integers(0, 600))
+def test_a_stretch_of_a_column_is_a_slice_of_it(stores: dict[str, Path], start: int, stop: int) -> None:
+    store = Store(stores["fit"], stores["test"])
+    for name in ("jet_mass", "multiplicity"):
+        found = store.column(name, start, stop)
+        np.testing.assert_array_equal(found, store.column(name)[start:stop])
+        assert found.dtype == store.column(name).dtype
+
+
 def test_metadata_counts_what_is_there(stores: dict[str, Path]) -> None:
     metadata = json.loads((stores["train"] / "metadata.json").read_text())
     chunks = list(Store(stores["train"]).chunks())

@@ -1,0 +1,134 @@
+"""How fast a run is, where its time goes, and how close it comes to what the machine can do."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from jetclr import cost
+from jetclr.config import Config
+from jetclr.encoder import Precision
+
+CLOCK = ("jets_per_s", "jets_per_s_per_device", "step_ms", "data_ms", "device_ms", "memory_gib", "tflops", "peak_share")
+"""The metrics that depend on the machine and the moment; all others are the same at every repetition of a run."""
+
+TRACE_AFTER, TRACE_STEPS = 5, 5
+
+
+class Meter:
+    """Rates over the steps since the last `restart`."""
+
+    def __init__(self, config: Config, devices: int) -> None:
+        self._batch, self._devices = config.batch, devices
+        self._tflop = cost.step_flops(config) / 1e12
+        self._peak = peak_tflops(config.precision) * devices
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was measured."""
+        self._steps, self._data, self._device = 0, 0.0, 0.0
+        self._since = time.perf_counter()
+
+    @contextmanager
+    def data(self) -> Iterator[None]:
+        """Counts the time inside as waiting for the next batch."""
+        start = time.perf_counter()
+        yield
+        self._data += time.perf_counter() - start
+
+    @contextmanager
+    def device(self) -> Iterator[None]:
+        """Counts the time inside as starting a step or waiting for one to be done."""
+        start = time.perf_counter()
+        yield
+        self._device += time.perf_counter() - start
+
+    def step(self) -> None:
+        """One more step was started."""
+        self._steps += 1
+
+    def rates(self) -> dict[str, float]:
+        """The metrics `CLOCK`.
+
+        `data_ms` and `device_ms` are what the host waited in a step for the next batch and for the device; what is
+        left of `step_ms` went into logging, probing and saving. `tflops` counts the matrix products of the model
+        (`cost.step_flops`) on all devices, and `peak_share` sets them against a large product timed at the start.
+        """
+        seconds = max(time.perf_counter() - self._since, 1e-9)
+        steps = max(self._steps, 1)
+        jets_per_s = self._steps * self._batch / seconds
+        tflops = self._tflop * self._steps / seconds
+        return {
+            "jets_per_s": jets_per_s,
+            "jets_per_s_per_device": jets_per_s / self._devices,
+            "step_ms": 1e3 * seconds / steps,
+            "data_ms": 1e3 * self._data / steps,
+            "device_ms": 1e3 * self._device / steps,
+            "memory_gib": memory_bytes() / 2**30,
+            "tflops": tflops,
+            "peak_share": tflops / self._peak,
+        }
+
+
+def memory_bytes() -> int:
+    """The most memory used so far: of the fullest device of this process or, on a CPU, of the process."""
+    stats = [device.memory_stats() for device in jax.local_devices()]
+    used = [int(s["peak_bytes_in_use"]) for s in stats if s and "peak_bytes_in_use" in s]
+    if used:
+        return max(used)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@lru_cache
+def peak_tflops(precision: Precision) -> float:
+    """What one device reaches in a large square matrix product of that precision, best of five; 10^12 FLOP/s.
+
+    The cores of a CPU are shared by all devices that are made of them, so each gets its part.
+    """
+    cpu = jax.default_backend() == "cpu"
+    size = 1024 if cpu else 8192
+    short = precision == "tensorfloat32"
+    device = jax.local_devices()[0]
+    x = jax.device_put(jnp.ones((size, size), jnp.bfloat16 if precision == "bfloat16" else jnp.float32), device)
+    with jax.default_matmul_precision("tensorfloat32" if short else "float32"):
+        product = jax.jit(lambda x: x @ x).lower(x).compile()
+    best = min(_seconds(lambda: product(x)) for _ in range(5))
+    return 2 * size**3 / best / 1e12 / (jax.local_device_count() if cpu else 1)
+
+
+def _seconds(action: Callable[[], jax.Array]) -> float:
+    start = time.perf_counter()
+    action().block_until_ready()
+    return time.perf_counter() - start
+
+
+class Trace:
+    """A profile of a few steps after the first ones, written where TensorBoard finds it."""
+
+    def __init__(self, folder: Path, start: int) -> None:
+        self._folder = folder
+        self._first = start + TRACE_AFTER
+        self._running = False
+
+    def at(self, done: int, newest: jax.Array) -> None:
+        """Called after each step, with a value that is ready when the step is done."""
+        if done == self._first:
+            newest.block_until_ready()
+            jax.profiler.start_trace(str(self._folder))
+            self._running = True
+        elif self._running and done == self._first + TRACE_STEPS:
+            newest.block_until_ready()
+            self.close()
+
+    def close(self) -> None:
+        """Write what there is."""
+        if self._running:
+            self._running = False
+            jax.profiler.stop_trace()
