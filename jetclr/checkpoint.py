@@ -6,14 +6,13 @@ the file formats. The position in the data is the step. Reading a run needs only
 `config.json`.
 """
 
+import contextlib
 import errno
-import fcntl
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,17 +26,20 @@ from orbax.checkpoint.checkpoint_managers import (
     PreservationPolicy,
 )
 
-from jetclr import config as configs
-from jetclr import distributed, sharding, step
-from jetclr.config import Checkpoint, Config
-from jetclr.data.store import write_json
+from jetclr import distributed, step
+from jetclr.config import Checkpoint
 from jetclr.encoder import Params
 from jetclr.errors import UserError
 
 FOLDER = "checkpoints"
 ASIDE = "damaged-checkpoints"
-CONFIG = "config.json"
 PROBE_AUC = "probe_auc"
+
+WRITING_SECONDS = 600
+"""A checkpoint that takes longer to write ends the run: a process that has failed would leave the others waiting."""
+
+# Faults of the system and not of the checkpoint, which may be whole.
+PASSING = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ENOMEM)
 
 Which = Literal["latest", "best"] | int
 """A checkpoint of a run: the newest, the one with the highest AUC of the validation probe, or that of a step."""
@@ -53,17 +55,22 @@ class Checkpoints:
     def __init__(self, run: Path, keep: Checkpoint | None = None) -> None:
         self._run = run.absolute()
         self._folder = self._run / FOLDER
-        self._probed: dict[int, float] = {}  # the AUC of each checkpoint whose step was probed
+        self._probed: dict[int, float | None] = {}  # the AUC of each checkpoint; None: not probed
         options: dict[str, Any] = {"read_only": True, "create": False}
         if keep is not None:
             policies: list[PreservationPolicy] = [LatestN(keep.keep), _Best(self._probed, keep.best)]
             if keep.keep_every:
                 policies.append(EveryNSteps(keep.keep_every))
-            # What a killed process was writing is a folder of another name; it goes when the next one starts.
-            options = {"preservation_policy": AnyPreservationPolicy(policies), "cleanup_tmp_directories": True}
-        self._manager = ocp.CheckpointManager(self._folder, options=ocp.CheckpointManagerOptions(**options))
-        for number in self.steps:
-            self._recall(number)
+            options = {
+                "preservation_policy": AnyPreservationPolicy(policies),
+                # What a killed process was writing is a folder of another name; it goes when the next one starts.
+                "cleanup_tmp_directories": True,
+                "single_host_load_and_broadcast": distributed.several(),  # file systems differ in what they show
+                "async_options": ocp.AsyncOptions(timeout_secs=WRITING_SECONDS),
+            }
+        self._manager = _Manager(self._folder, options=ocp.CheckpointManagerOptions(**options))
+        self._reader = _reader(self._folder) if distributed.several() else self._manager
+        self._recall()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -80,12 +87,12 @@ class Checkpoints:
     @property
     def steps(self) -> list[int]:
         """The steps saved, oldest first."""
-        return sorted(self._manager.all_steps())
+        return sorted(map(int, self._manager.all_steps()))
 
     @property
     def latest(self) -> int | None:
         """The newest step saved, or None."""
-        return self._manager.latest_step()
+        return max(self.steps, default=None)
 
     @property
     def best(self) -> int | None:
@@ -93,14 +100,15 @@ class Checkpoints:
         ranked = _ranked(self._probed, self.steps)
         return ranked[-1] if ranked else None
 
-    def _recall(self, number: int) -> None:
-        try:
-            self._probed[number] = float(self._read_record(number)[PROBE_AUC])
-        except Exception:  # not probed; or damaged, which is told of when the checkpoint is read
-            self._probed.pop(number, None)
-
-    def _read_record(self, number: int) -> Any:
-        return self._manager.restore(number, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+    def _recall(self) -> None:
+        """Read how the checkpoints that are there were probed; of a damaged record nothing is known, nor said yet."""
+        self._probed.clear()
+        for number in self.steps:
+            with contextlib.suppress(Exception):
+                record = self._reader.restore(number, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+                found = record.get(PROBE_AUC)
+                self._probed[number] = None if found is None else float(found)
+        self._probed.update((n, auc) for n, auc in distributed.from_first(list(self._probed.items())))
 
     def save(self, state: step.State, probe_auc: float | None = None) -> None:
         """Start saving the state; returns once it is copied. `probe_auc` is of this state, if it was probed."""
@@ -110,7 +118,8 @@ class Checkpoints:
         params, training = state.params, {"opt_state": state.opt_state, "step": state.step}
         record: dict[str, Any] = {"checksums": {"params": checksums(params), "training": checksums(training)}}
         if probe_auc is not None:
-            record[PROBE_AUC] = self._probed[number] = probe_auc
+            record[PROBE_AUC] = probe_auc
+        self._probed[number] = probe_auc
         self._guard(
             lambda: self._manager.save(
                 number,
@@ -126,22 +135,23 @@ class Checkpoints:
         """Return when everything saved so far is on the disk."""
         self._guard(self._manager.wait_until_finished)
 
-    def reached_preemption(self, number: int) -> bool:
-        """Whether a process of this run was told to stop, and this is the step at which all agreed to."""
-        return self._manager.reached_preemption(number)
+    def check(self) -> None:
+        """Raise UserError if what is being written in the background has failed; returns at once."""
+        self._guard(lambda: None)
 
     def restore(self, like: Any) -> step.State:
         """The newest whole state, placed as `like`, a State of shapes and shardings, says.
 
         A damaged one is told of, put aside under RUN/damaged-checkpoints, and the one before is taken.
         """
-        found, damaged = self._newest_whole(
+        _, found, damaged = self._newest_whole(
             params=like.params, training={"opt_state": like.opt_state, "step": like.step}
         )
         for number in damaged:
             self._put_aside(number)
         if damaged:
             self._manager.reload()
+            self._recall()
         return step.State(found["params"], found["training"]["opt_state"], found["training"]["step"])
 
     def restore_params(self, like: Any, which: Which = "latest") -> tuple[Params, int]:
@@ -149,48 +159,77 @@ class Checkpoints:
 
         Damaged checkpoints are passed over, and told of, unless one was asked for by its number.
         """
+        while True:
+            there = self.steps
+            try:
+                return self._params(like, which)
+            except UserError:  # perhaps a run that goes on has put others in their place
+                self._manager.reload()
+                self._recall()
+                if self.steps == there:
+                    raise
+
+    def _params(self, like: Any, which: Which) -> tuple[Params, int]:
         params: Params
         if which == "latest":
-            found, damaged = self._newest_whole(params=like)
+            number, found, _ = self._newest_whole(params=like)
             params = found["params"]
-            return params, next(n for n in reversed(self.steps) if n not in damaged)
-        number = self.best if which == "best" else which
-        if number is None or number not in self.steps:
+            return params, number
+        chosen = self.best if which == "best" else which
+        if chosen is None or chosen not in self.steps:
             there = f"it has {', '.join(map(str, self.steps))}"
             what = "none of a probed step" if which == "best" else f"none of step {which}"
             raise UserError(f"of the checkpoints of {self._run}, {what} is kept; {there}")
-        params = self._read(number, params=like)["params"]
-        return params, number
+        found = self._read(chosen, params=like)
+        if changed := _changed(found, ["params"]):
+            raise self._damaged(chosen, changed)
+        params = found["params"]
+        return params, chosen
 
-    def _newest_whole(self, **like: Any) -> tuple[Any, list[int]]:
-        """The items of the newest checkpoint that can be read, and the steps of those that cannot."""
+    def _newest_whole(self, **like: Any) -> tuple[int, Any, list[int]]:
+        """The newest checkpoint that can be read: its step, its items, and the steps of those that cannot.
+
+        All processes agree on it, although each may read files of its own.
+        """
         failures: dict[int, UserError] = {}
-        for number in reversed(self.steps):
-            found = None
+        for number in reversed(distributed.from_first(self.steps)):
+            found, failure, grade = None, UserError(f"another process cannot read the checkpoint of step {number}"), 0
             try:
                 found = self._read(number, **like)
+            except _Damaged as error:
+                failure, grade = error, 1
             except UserError as error:
-                failures[number] = error
-            if distributed.agree(found is not None):
-                for failure in failures.values():
-                    print(f"jetclr: {failure}; going back to the one of step {number}", file=sys.stderr)
-                return found, sorted(failures)
-            failures.setdefault(number, UserError(f"another process cannot read the checkpoint of step {number}"))
-        raise failures[max(failures)]
+                failure, grade = error, 2
+            grade = distributed.worst(grade)
+            if grade == 0 and (changed := _changed(found, list(like))):
+                failure, grade = self._damaged(number, changed), 1
+            if grade == 2:
+                raise distributed.Shared(str(failure))
+            if grade == 0:
+                for told in failures.values() if distributed.is_first() else ():
+                    print(f"jetclr: {told}; going back to the one of step {number}", file=sys.stderr)
+                return number, found, sorted(failures)
+            failures[number] = failure
+        raise distributed.Shared(str(failures[max(failures)]))
 
     def _read(self, number: int, **like: Any) -> Any:
+        """Items and record of one checkpoint; exchanges nothing with other processes.
+
+        Raises _Damaged, or UserError for what is no fault of the checkpoint.
+        """
         items = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
         try:
-            found = self._manager.restore(number, args=ocp.args.Composite(record=ocp.args.JsonRestore(), **items))
-            changed = [name for name in like if checksums(found[name]) != found["record"]["checksums"][name]]
+            return self._reader.restore(number, args=ocp.args.Composite(record=ocp.args.JsonRestore(), **items))
         except Exception as error:  # Orbax passes on whatever the file system and TensorStore raise
-            raise self._unreadable(number, _reason(error)) from error
-        if changed:
-            raise self._unreadable(number, f"checksums of {' and '.join(changed)} differ")
-        return found
+            text = f"{error!r} {error}"
+            if any(words in text for words in ("RESOURCE_EXHAUSTED", "MemoryError", *map(os.strerror, PASSING))):
+                raise UserError(
+                    f"checkpoint {number} in {self._folder} cannot be read now: {_reason(error)}; nothing was changed"
+                ) from error
+            raise self._damaged(number, _reason(error)) from error
 
-    def _unreadable(self, number: int, reason: str) -> UserError:
-        return UserError(
+    def _damaged(self, number: int, reason: str) -> "_Damaged":
+        return _Damaged(
             f"checkpoint {number} in {self._folder} cannot be read: it is damaged, or config.json was changed "
             f"({reason})"
         )
@@ -215,23 +254,58 @@ class Checkpoints:
             ) from error
 
 
+class _Damaged(UserError):
+    """A checkpoint that does not hold what was saved."""
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, without questions of its own about preemption.
+
+    It asks JAX's runtime from a thread, about steps long past; the runtime counts on being asked by the loop alone.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
+def _reader(folder: Path) -> ocp.CheckpointManager:
+    """A manager that reads without waiting for other processes: one of them may fail, and leave the others waiting."""
+    this = jax.process_index()
+    apart = ocp.options.MultiprocessingOptions(primary_host=this, active_processes={this})
+    return _Manager(
+        folder,
+        options=ocp.CheckpointManagerOptions(read_only=True, create=False, multiprocessing_options=apart),
+    )
+
+
+def _changed(found: Any, items: Sequence[str]) -> str:
+    """Which items of a checkpoint do not have the checksums of its record, in words; all processes ask together."""
+    try:
+        kept = found["record"]["checksums"]
+        names = [name for name in items if checksums(found[name]) != kept[name]]
+    except (KeyError, TypeError):
+        return "its record has no checksums"
+    return f"checksums of {' and '.join(names)} differ" if names else ""
+
+
 class _Best(PreservationPolicy):
-    """Keeps the `count` checkpoints with the highest AUC of the probe.
+    """Keeps the `count` checkpoints with the highest AUC of the probe, and those of which it is not known.
 
     (Orbax's own record of metrics, and its policy for them, cannot open a folder in which one such record is damaged.)
     """
 
-    def __init__(self, probed: dict[int, float], count: int) -> None:
+    def __init__(self, probed: dict[int, float | None], count: int) -> None:
         self._probed, self._count = probed, count
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: PreservationContext) -> Sequence[bool]:
         best = _ranked(self._probed, [info.step for info in checkpoints])[-self._count :] if self._count else []
-        return [info.step in best for info in checkpoints]
+        return [info.step in best or (self._count > 0 and info.step not in self._probed) for info in checkpoints]
 
 
-def _ranked(probed: dict[int, float], steps: Sequence[int]) -> list[int]:
+def _ranked(probed: dict[int, float | None], steps: Sequence[int]) -> list[int]:
     """Those of `steps` that were probed, the best last; of equals the newest."""
-    return sorted((number for number in steps if number in probed), key=lambda number: (probed[number], number))
+    known = ((probed.get(number), number) for number in steps)
+    return [number for _, number in sorted((auc, number) for auc, number in known if auc is not None)]
 
 
 def checksums(tree: Any) -> list[int]:
@@ -261,68 +335,3 @@ def _reason(error: Exception) -> str:
         if os.strerror(number) in text:
             return os.strerror(number)
     return next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-
-
-def start_run(run: Path, config: Config) -> None:
-    """Make the run folder, or check that the one there is of the same config; on every process, written by the first.
-
-    Raises UserError for a folder with something else in it, and for another config, listing what differs. Settings
-    that do not touch the trajectory may change; the folder keeps the newest.
-    """
-    if run.exists() and not run.is_dir():
-        raise UserError(f"{run} is a file, not a run folder")
-    described = configs.to_dict(config)
-    if (run / CONFIG).is_file():
-        found = configs.to_dict(read_config(run))
-        if changes := configs.differences(found, described):
-            raise UserError(
-                f"{run} holds a run of another config; use another --workdir, or undo: " + "; ".join(sorted(changes))
-            )
-        if found == described:
-            return
-    elif run.exists() and any(run.iterdir()):
-        raise UserError(f"{run} holds other files and no {CONFIG}; give an empty or a new folder as --workdir")
-    run.mkdir(parents=True, exist_ok=True)
-    write_json(run / CONFIG, described)
-
-
-def read_config(run: Path) -> Config:
-    """The Config of a run folder; raises UserError if it is none."""
-    if not (run / CONFIG).is_file():
-        raise UserError(f"{run} is not a run folder: it has no {CONFIG}")
-    return configs.load(run / CONFIG)
-
-
-@contextmanager
-def only_process(run: Path) -> Iterator[None]:
-    """Hold the run folder while training in it; raises UserError if another process of this machine does."""
-    with open(run / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the system however the process ends
-        except BlockingIOError:
-            raise UserError(f"another process is training in {run}; wait for it, or use another --workdir") from None
-        yield
-
-
-class Run(NamedTuple):
-    """A finished or stopped run, opened for reading."""
-
-    path: Path
-    config: Config
-    params: Params
-    step: int
-
-
-def open_run(run: Path, which: Which = "latest") -> Run:
-    """Config and parameters of a run at a checkpoint, on all devices of this process.
-
-    Raises UserError if there is none. Executes nothing from the folder.
-    """
-    config = read_config(run)
-    if not (run / FOLDER).is_dir():
-        raise UserError(f"{run} has no checkpoint yet; pretrain it first")
-    with Checkpoints(run) as checkpoints:
-        if checkpoints.latest is None:
-            raise UserError(f"{run} has no checkpoint yet; pretrain it first")
-        like = sharding.abstract(sharding.local_mesh(), jax.eval_shape(lambda: step.init_params(config)))
-        return Run(run, config, *checkpoints.restore_params(like, which))

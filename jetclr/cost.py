@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jetclr import step
+from jetclr import sharding, step
 from jetclr.config import Config
 from jetclr.errors import UserError
 
@@ -124,10 +124,7 @@ def step_cost(config: Config, data: int = 1, fsdp: int = 1) -> Cost:
     """
     if data < 1 or fsdp < 1:
         raise UserError(f"a mesh of {data} x {fsdp} (data x fsdp) has no devices; both must be 1 or more")
-    unit = data * fsdp * config.chunks
-    if config.batch % unit:
-        split = f"{data * fsdp} devices" + (f" in {config.chunks} chunks" if config.chunks > 1 else "")
-        raise UserError(f"batch {config.batch} does not divide over {split}; {_near(config.batch, unit)} would")
+    sharding.check_batch(config.batch, data * fsdp, config.chunks)
     state = jax.eval_shape(lambda: step.init_state(config))
     parameters = _bytes(state.params, 1)
     return Cost(
@@ -157,11 +154,6 @@ def efficiency(cost: Cost, machine: Machine) -> float:
     """Jets/s on all devices over as many times the jets/s of one device, with the same batch: 1 at best."""
     alone = cost.alone.encoder / machine.flops_per_s + cost.alone.objective / machine.objective_flops_per_s
     return alone / (cost.devices * step_time(cost, machine).step)
-
-
-def _near(batch: int, unit: int) -> str:
-    sizes = [size for size in (batch - batch % unit, batch + unit - batch % unit) if size > 0]
-    return " or ".join(map(str, sizes))
 
 
 def _slots(config: Config) -> int:

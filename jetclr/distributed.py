@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -65,13 +66,18 @@ class PeerLost(Abandon):
     status = EXIT_AGAIN
 
 
+class Shared(UserError):
+    """An error that every process of the run has been told of."""
+
+
 @contextmanager
 def joined(peers: Peers) -> Iterator[None]:
     """While inside, this process is one of `peers`; before it, nothing may be asked of JAX.
 
-    Leaving, all wait for each other for a while, unless this process fails alone (Abandon): then it ends at once, since
-    the exit of a process waits for its peers too. Raises UserError if the peers cannot be found or
-    reached.
+    Leaving, all wait for each other for a while, unless this process fails alone (Abandon, or what nobody foresaw):
+    then it ends at once, since to leave in order is to wait for the others. With peers, errors are told here: who waits
+    in vain is aborted by JAX's runtime, and would say nothing any more. Raises UserError if the peers cannot be found
+    or reached.
     """
     _connect(peers)
     try:
@@ -79,6 +85,20 @@ def joined(peers: Peers) -> Iterator[None]:
     except Abandon as error:
         print(f"jetclr: {error}", file=sys.stderr, flush=True)
         os._exit(error.status)
+    except UserError as error:  # the same on all
+        if not several():
+            raise
+        print(f"jetclr: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(1) from None
+    except Exception as error:
+        if not several():
+            raise
+        if isinstance(error, OSError):
+            print(f"jetclr: {error}", file=sys.stderr, flush=True)
+        else:
+            traceback.print_exc()
+            sys.stderr.flush()
+        os._exit(1)
     finally:
         if several():
             jax.distributed.shutdown()
@@ -231,7 +251,7 @@ def several() -> bool:
 def together(action: Callable[[], None], *, first_only: bool = False) -> None:
     """Do something on every process (or on the first alone), and go on only when it went well on all.
 
-    A UserError or OSError anywhere is raised everywhere, so that no process waits for one that has left.
+    A UserError or OSError anywhere is raised everywhere, as Shared, so that no process waits for one that has left.
     """
     failure = ""
     if is_first() or not first_only:
@@ -248,17 +268,28 @@ def together(action: Callable[[], None], *, first_only: bool = False) -> None:
     told[: len(text)] = np.frombuffer(text, np.uint8)
     said = [json.loads(bytes(row).rstrip(b"\0")) for row in multihost_utils.process_allgather(told)]
     if failure:
-        raise UserError(failure)
+        raise Shared(failure)
     for process, message in enumerate(said):
         if message:
-            raise UserError(f"process {process}: {message}")
+            raise Shared(f"process {process}: {message}")
 
 
-def agree(value: bool) -> bool:
-    """Whether `value` holds on every process."""
-    return bool(np.all(multihost_utils.process_allgather(np.array(value)))) if several() else value
+def told_to_stop(asked: int) -> bool:
+    """Whether a process of this run got SIGTERM, and all stop when they ask for the `asked`-th time."""
+    return bool(multihost_utils.reached_preemption_sync_point(asked))
 
 
-def from_first(value: float) -> float:
-    """The value that the first process has."""
-    return float(multihost_utils.broadcast_one_to_all(np.float64(value))) if several() else value
+def worst(grade: int) -> int:
+    """The largest grade that any process gives."""
+    return int(np.max(multihost_utils.process_allgather(np.int32(grade)))) if several() else grade
+
+
+def from_first(value: Any) -> Any:
+    """The value, of JSON, that the first process has."""
+    if not several():
+        return value
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    padded = np.zeros(size, np.uint8)
+    padded[: len(text)] = text[:size]
+    return json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))))

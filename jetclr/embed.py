@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int64
 
 from jetclr import config as configs
 from jetclr import encoder, sharding, step
-from jetclr.checkpoint import Run, Which, open_run
+from jetclr.checkpoint import Which
 from jetclr.config import Config
 from jetclr.data.columns import SHARD, WHOLE, Sink, new_file, refuse_output
 from jetclr.data.pipeline import sequential_batches
@@ -19,6 +19,7 @@ from jetclr.data.shard import Shard, jets_to_do
 from jetclr.data.store import Store
 from jetclr.errors import UserError
 from jetclr.progress import jet_progress
+from jetclr.run import Run, open_run
 
 BATCH = 512
 """Jets encoded at once, split over this process's devices; see `batch_jets`.

@@ -15,12 +15,13 @@ from jaxtyping import Float, Float32, Int32
 
 from augmentations.jets import center
 from jetclr import encoder, step
-from jetclr.checkpoint import Run, Which, open_run
+from jetclr.checkpoint import Which
 from jetclr.data.pipeline import Slice
 from jetclr.data.store import Store
 from jetclr.embed import embed_jets
 from jetclr.errors import UserError
 from jetclr.progress import jet_progress
+from jetclr.run import Run, open_run
 from probes.baselines import raw_constituents
 from probes.linear import LinearProbe, fit_lda, fit_logistic
 from probes.metrics import Estimate, PairedComparison, evaluate_scores, paired_bootstrap, roc_curve

@@ -1,5 +1,6 @@
 """What a run writes while it trains: `metrics.jsonl` for programs, TensorBoard event files for eyes."""
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -32,9 +33,11 @@ class Logs:
     def __enter__(self) -> "Logs":
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        self._events.close()
-        self._file.close()
+    def __exit__(self, *exception: Any) -> None:
+        # What cannot be written at the end because the disk is full must not stand before the error that says so.
+        with contextlib.suppress(*([OSError] if exception[0] is not None else [])):
+            self._events.close()
+            self._file.close()
 
     def write(self, row: dict[str, float]) -> None:
         """One logged step: `row` holds "step" and any numbers; it is on the disk when this returns."""

@@ -57,8 +57,9 @@ class Meter:
         """The metrics `CLOCK`.
 
         `data_ms` and `device_ms` are what the host waited in a step for the next batch and for the device; what is
-        left of `step_ms` went into logging, probing and saving. `tflops` counts the matrix products of the model
-        (`cost.step_flops`) on all devices, and `peak_share` sets them against a large product timed at the start.
+        left of `step_ms` went into saving and Python. Logging and probing are not counted: the meter is restarted after
+        them. `tflops` counts the matrix products of the model in a logged step (`cost.step_flops`) on all devices, and
+        `peak_share` sets them against a large product timed at the start.
         """
         seconds = max(time.perf_counter() - self._since, 1e-9)
         steps = max(self._steps, 1)
@@ -88,7 +89,7 @@ def memory_bytes() -> int:
 
 @lru_cache
 def peak_tflops(precision: Precision) -> float:
-    """What one device reaches in a large square matrix product of that precision, best of five; 10^12 FLOP/s.
+    """What one device reaches in a large square matrix product of that precision, best of twenty; 10^12 FLOP/s.
 
     The cores of a CPU are shared by all devices that are made of them, so each gets its part.
     """
@@ -99,7 +100,7 @@ def peak_tflops(precision: Precision) -> float:
     x = jax.device_put(jnp.ones((size, size), jnp.bfloat16 if precision == "bfloat16" else jnp.float32), device)
     with jax.default_matmul_precision("tensorfloat32" if short else "float32"):
         product = jax.jit(lambda x: x @ x).lower(x).compile()
-    best = min(_seconds(lambda: product(x)) for _ in range(5))
+    best = min(_seconds(lambda: product(x)) for _ in range(20))
     return 2 * size**3 / best / 1e12 / (jax.local_device_count() if cpu else 1)
 
 

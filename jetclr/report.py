@@ -12,12 +12,13 @@ from jaxtyping import Float
 
 from augmentations import center, rotate
 from jetclr import __version__, encoder, step
-from jetclr.checkpoint import Run, Which, open_run
+from jetclr.checkpoint import Which
 from jetclr.config import Config, to_json
 from jetclr.data.store import Store, make_parent
 from jetclr.embed import BATCH, embed_jets
 from jetclr.errors import UserError
 from jetclr.logs import read_metrics
+from jetclr.run import Run, open_run
 from probes.metrics import Estimate
 from probes.report import PROBE_COLUMNS, Page, curves, histograms, palette, probe_row, projection, roc, similarity
 

@@ -6,6 +6,7 @@ with it each holds a share of every large one, and XLA gathers a layer when it i
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -51,12 +52,17 @@ def make_mesh(shape: Devices, batch: int, chunks: int = 1) -> Mesh:
         raise UserError(
             f"mesh {data} x {shape.fsdp} uses {used} of {there} devices; with several processes it must use all"
         )
-    unit = used * chunks
+    check_batch(batch, used, chunks)
+    return _mesh(data, shape.fsdp, jax.devices()[:used])
+
+
+def check_batch(batch: int, devices: int, chunks: int) -> None:
+    """Raise UserError, with sizes that would do, if devices times chunks do not divide the batch."""
+    unit = devices * chunks
     if batch % unit:
         nearest = [size for size in (batch - batch % unit, batch + unit - batch % unit) if size > 0]
-        split = f"{used} device{'s' if used > 1 else ''}" + (f" in {chunks} chunks" if chunks > 1 else "")
+        split = f"{devices} device{'s' if devices > 1 else ''}" + (f" in {chunks} chunks" if chunks > 1 else "")
         raise UserError(f"batch {batch} does not divide over {split}; {' or '.join(map(str, nearest))} would")
-    return _mesh(data, shape.fsdp, jax.devices()[:used])
 
 
 def local_mesh() -> Mesh:
@@ -148,7 +154,12 @@ def place(mesh: Mesh, batch: int, local: dict[str, np.ndarray]) -> dict[str, jax
     return {name: put(x) for name, x in local.items()}
 
 
-def to_local(mesh: Mesh, tree: Any) -> Any:
-    """A tree of arrays of the mesh, copied to all devices of this process; every process calls it."""
-    gathered = jax.jit(lambda tree: tree, out_shardings=everywhere(mesh))(tree)  # each may hold but a share
-    return jax.device_put(jax.tree.map(np.asarray, gathered), everywhere(local_mesh()))
+def on_host(mesh: Mesh, tree: Any) -> Any:
+    """A tree of arrays of the mesh as numpy arrays; every process calls it, since each may hold but a share."""
+    whole = _gather(mesh)(tree) if mesh.shape[FSDP] > 1 else tree
+    return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), whole)
+
+
+@lru_cache(maxsize=2)  # compiled once for all probes of a run
+def _gather(mesh: Mesh) -> Callable[[Any], Any]:
+    return jax.jit(lambda tree: tree, out_shardings=everywhere(mesh))

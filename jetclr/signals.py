@@ -16,12 +16,16 @@ class Stopped:
     def __init__(self, agreed: Callable[[int], bool] | None) -> None:
         self.signal: int | None = None
         self._agreed = agreed
+        self._asked = 0
 
-    def __call__(self, step: int) -> bool:
-        """Whether to stop now that `step` is done; asked once a step, in order."""
+    def __call__(self) -> bool:
+        """Whether to stop now; asked once a step, first before the first one."""
         if self._agreed is None:
             return self.signal is not None
-        if not self._agreed(step):
+        # Counted from 1 in every process: JAX's runtime knows no step before the first that it is asked about, and
+        # stops at the one after the latest that any process has asked about.
+        self._asked += 1
+        if not self._agreed(self._asked):
             return False
         self.signal = self.signal or signal.SIGTERM  # perhaps another process of the run got it
         return True
@@ -48,8 +52,8 @@ def sigterm_exits() -> Iterator[None]:
 def stop_signals(agreed: Callable[[int], bool] | None = None) -> Iterator[Stopped]:
     """While inside, the first SIGTERM or SIGINT is only noted; a second one acts as it always does.
 
-    Several processes must stop at the same step: then JAX's runtime has SIGTERM, tells the others, and `agreed(step)`
-    says whether this is the step; SIGINT is passed on to it.
+    Several processes must stop at the same step: then JAX's runtime has SIGTERM, tells the others, and `agreed(n)` says
+    whether all stop when they ask for the n-th time; SIGINT is passed on to it.
     """
     stopped = Stopped(agreed)
     handled = HANDLED if agreed is None else (signal.SIGINT,)

@@ -4,7 +4,7 @@ store -> Grain -> device -> augment, encode, compare, update -> log, probe, save
 With several processes each tells the same story; what only one may write, the first writes.
 """
 
-import math
+import re
 import signal
 import sys
 from collections import deque
@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jetclr import config as configs
 from jetclr import distributed, embed, encoder, sharding, step
-from jetclr.checkpoint import PROBE_AUC, Checkpoints, only_process, read_config, start_run
+from jetclr.checkpoint import PROBE_AUC, Checkpoints
 from jetclr.config import Config, foreign_transforms
 from jetclr.data.pipeline import BatchSource, Slice, training_batches
 from jetclr.data.store import Store
@@ -26,6 +28,7 @@ from jetclr.errors import UserError
 from jetclr.logs import Logs
 from jetclr.meter import Meter, Trace
 from jetclr.progress import no_progress, training_progress
+from jetclr.run import only_process, read_config, start_run
 from jetclr.signals import Stopped, stop_signals
 from probes.linear import fit_logistic
 from probes.metrics import auc
@@ -33,7 +36,10 @@ from probes.metrics import auc
 # Steps the host may run ahead of the device: enough to hide dispatch, few enough to stop at once.
 IN_FLIGHT = 2
 
-ValidationProbe = Callable[[encoder.Params], float]
+ValidationProbe = Callable[[encoder.Params], float | None]
+
+# What JAX's runtime and the libraries below it say when a connection to another process breaks.
+LOST = r"UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED|Gloo|[Cc]onnection|[Hh]eartbeat|[Cc]oordination|NCCL|[Pp]eer"
 
 
 class Outcome(NamedTuple):
@@ -55,25 +61,25 @@ def pretrain(config: Config, workdir: Path, *, stop_at: int | None = None, profi
     NonFinite, naming the step, when the loss or gradient is not finite, and Abandon when a peer or this process's data
     is lost.
     """
+    _same_settings(config, stop_at)
     mesh = _check(config, stop_at)
     with ExitStack() as stack:
         source, probe = _open(config, mesh, workdir, stack)
-        checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint))
-        agreed = checkpoints.reached_preemption if distributed.several() else None
-        stopped = stack.enter_context(stop_signals(agreed))
-        state = _first_state(config, mesh, checkpoints)
-        start = int(state.step)
-        last = config.steps if stop_at is None else min(config.steps, stop_at)
-        if start >= last:
-            return Outcome(start, None)
-        logs = None
-        if distributed.is_first():
-            logs = stack.enter_context(Logs(workdir, start))
-            print(f"{source.store}, {mesh.size} device(s), from step {start:,}; compiling", file=sys.stderr)
-        loop = _Loop(config, mesh, source, checkpoints, logs, probe, stopped)
-        if profile:
-            loop.trace = Trace(workdir, start)
         with _abandoning():
+            checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint))
+            stopped = stack.enter_context(stop_signals(distributed.told_to_stop if distributed.several() else None))
+            state = _first_state(config, mesh, checkpoints)
+            start = int(state.step)
+            last = config.steps if stop_at is None else min(config.steps, stop_at)
+            if start >= last:
+                return Outcome(start, None)
+            logs: list[Logs] = []
+            distributed.together(lambda: logs.append(stack.enter_context(Logs(workdir, start))), first_only=True)
+            if distributed.is_first():
+                print(f"{source.store}, {mesh.size} device(s), from step {start:,}; compiling", file=sys.stderr)
+            loop = _Loop(config, mesh, source, checkpoints, logs[0] if logs else None, probe, stopped)
+            if profile:
+                loop.trace = Trace(workdir, start)
             loop.compile(state, start)
             reached = loop.run(state, start, last)
         return Outcome(reached, None if stopped.signal is None else signal.Signals(stopped.signal))
@@ -126,6 +132,22 @@ def _open(config: Config, mesh: Mesh, workdir: Path, stack: ExitStack) -> tuple[
     return opened[0]
 
 
+def _same_settings(config: Config, stop_at: int | None) -> None:
+    """Raise UserError, on all processes, if one was started otherwise; only where it finds the jets is its own."""
+
+    def own() -> Any:
+        settings = configs.to_dict(config)
+        settings["data"] |= {"train": None, "validation": None}
+        return {"stop_at": stop_at, "config": settings}
+
+    def compare() -> None:
+        if changes := configs.differences(first, own(), "process 0 -> this one: "):
+            raise UserError(f"all processes of a run take the same settings; {'; '.join(changes)}")
+
+    first = distributed.from_first(own())
+    distributed.together(compare)
+
+
 def _first_state(config: Config, mesh: Mesh, checkpoints: Checkpoints) -> step.State:
     """The newest saved state, or that of an untrained network, on the mesh."""
     shapes = jax.eval_shape(lambda: step.init_state(config))
@@ -142,23 +164,32 @@ def _abandoning() -> Iterator[None]:
     """While inside, an error that the other processes do not share becomes Abandon."""
     try:
         yield
-    except NonFinite:
-        raise  # every process sees the same loss
+    except (NonFinite, distributed.Shared):
+        raise  # every process has the same
     except (UserError, OSError) as error:
-        raise (distributed.Abandon(str(error)) if distributed.several() else error) from error
+        if not distributed.several():
+            raise
+        raise _abandon(str(error), error.__cause__) from error
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0][:200]
         if "RESOURCE_EXHAUSTED" in reason:
-            told = (
-                f"a device has not enough memory: more --chunks, a smaller --batch or --mesh.fsdp save some ({reason})"
+            reason = (
+                f"a device has too little memory: more --chunks, a smaller --batch or --mesh.fsdp save some ({reason})"
             )
-            raise (distributed.Abandon(told) if distributed.several() else UserError(told)) from error
+            raise (distributed.Abandon(reason) if distributed.several() else UserError(reason)) from error
         if not distributed.several():
             raise
-        raise distributed.PeerLost(
-            "lost contact with another process of this run, which may have failed or been killed; all end here. The "
-            f"same command resumes from the last checkpoint ({reason})"
-        ) from error
+        raise _abandon(f"a device, or the program for it, failed: {reason}", error) from error
+
+
+def _abandon(told: str, cause: BaseException | None) -> distributed.Abandon:
+    """The error of this process alone; PeerLost if it comes of a connection that broke."""
+    if not isinstance(cause, Exception) or not re.search(LOST, str(cause)):
+        return distributed.Abandon(told)
+    return distributed.PeerLost(
+        "lost contact with another process of this run, which may have failed or been killed; all end here. The same "
+        f"command resumes from the last checkpoint ({str(cause).splitlines()[0][:200]})"
+    )
 
 
 def _validation_probe(config: Config, train: Store) -> ValidationProbe | None:
@@ -177,7 +208,7 @@ def _validation_probe(config: Config, train: Store) -> ValidationProbe | None:
     if any(len(np.unique(label[part])) < 2 for part in (fit, test)):
         return None
 
-    def probe(params: encoder.Params) -> float:
+    def probe(params: encoder.Params) -> float | None:
         features = embed.embed_jets(config, params, store, indices, ("embedding",))["embedding"]
         try:
             fitted = fit_logistic(features[fit], label[fit], l2_grid=(settings.l2,))
@@ -185,7 +216,7 @@ def _validation_probe(config: Config, train: Store) -> ValidationProbe | None:
         except ValueError:
             return 0.5  # collapsed: all jets alike; a monitor must not end the run
         except RuntimeError:
-            return math.nan  # the solver gave up
+            return None  # the solver gave up
 
     return probe
 
@@ -224,7 +255,7 @@ class _Loop:
         progress = training_progress(config.steps, start, config.batch) if self.logs else no_progress()
         self.meter.restart()
         with progress as show:
-            while done < last and not self.stopped(done):
+            while done < last and not self.stopped():
                 with self.meter.data():
                     batch = next(batches)
                 with self.meter.device():  # a CPU may do the step at once
@@ -275,10 +306,12 @@ class _Loop:
             row = {"step": done} | self._check()
         row |= self.meter.rates()
         if probing and self.probe is not None:
-            params = sharding.to_local(self.mesh, state.params)
+            params = sharding.on_host(self.mesh, state.params)
             # One process measures and all hear of it: all must keep the same checkpoints.
-            found = distributed.from_first(self.probe(params) if distributed.is_first() else math.nan)
-            row |= {PROBE_AUC: found} if np.isfinite(found) else {}
+            found = self.probe(jax.tree.map(jnp.asarray, params)) if distributed.is_first() else None
+            found = distributed.from_first(found)
+            row |= {} if found is None else {PROBE_AUC: found}
+        self.checkpoints.check()
         if self.logs is not None:
             self.logs.write(row)
         self.newest = row

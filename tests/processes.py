@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,13 +23,17 @@ class Training:
 
     def __init__(self, workdir: Path, store: Path, *flags: str, devices: int = 1) -> None:
         command = [sys.executable, "-m", "jetclr.cli", "pretrain", str(CONFIG), "--workdir", str(workdir)]
-        self.process = subprocess.Popen(
-            [*command, "--data.train", str(store), *flags],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)},
-        )
+        # In a file: a pipe that nobody reads would fill, and cannot be looked at before the end.
+        handle, name = tempfile.mkstemp(suffix=".err", dir=workdir.parent)
+        self._err = Path(name)
+        with open(handle, "w") as err:
+            self.process = subprocess.Popen(
+                [*command, "--data.train", str(store), *flags],
+                stdout=subprocess.PIPE,
+                stderr=err,
+                text=True,
+                env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)},
+            )
         self.workdir = workdir
 
     def wait_until(self, ready: Callable[[], bool]) -> bool:
@@ -45,10 +50,14 @@ class Training:
         """Whether metrics.jsonl had that many lines before the process ended."""
         return self.wait_until(lambda: len(read_metrics(self.workdir)) >= rows)
 
+    def wait_until_said(self, words: str) -> bool:
+        """Whether standard error held `words` before the process ended."""
+        return self.wait_until(lambda: words in self._err.read_text())
+
     def end(self, seconds: float = PATIENCE) -> tuple[int, str, str]:
         """Exit status, standard output and standard error once it has ended."""
-        out, err = self.process.communicate(timeout=seconds)
-        return self.process.returncode, out, err
+        out, _ = self.process.communicate(timeout=seconds)
+        return self.process.returncode, out, self._err.read_text()
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal."""

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import yaml
 
-from jetclr.checkpoint import open_run
 from jetclr.cli import main
 from jetclr.data.columns import read_batches
 from jetclr.logs import read_metrics
+from jetclr.run import open_run
 from tests.conftest import CONFIG
 from tests.processes import PATIENCE, free_port
 

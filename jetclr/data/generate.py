@@ -237,9 +237,13 @@ def _leave_with_parent() -> None:
 def _pool(workers: int, folder: Path) -> Iterator[ProcessPoolExecutor]:
     # spawn: a fork of a process that has JAX's threads may hang
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+    others = set(multiprocessing.active_children())
     try:
         yield pool
     except BrokenProcessPool:
+        # One that was just being started when another died is overlooked by the pool, which would wait for it for ever.
+        for child in set(multiprocessing.active_children()) - others:
+            child.terminate()
         raise UserError(
             "a worker process died (killed, or out of memory?); the finished units are kept in "
             f"{folder}: repeat the same command to go on, with fewer workers if memory was short"

@@ -189,6 +189,11 @@ class Block(NamedTuple):
     file: mmap.mmap
     span: tuple[int, int]  # first byte and length in the file
 
+    def check(self) -> None:
+        """Raise UserError if the file has lost pages: to touch them would kill the process without a word."""
+        if self.file.size() < len(self.file):
+            raise UserError(f"{self.path} was truncated while it was read; make the store again")
+
 
 class Store:
     """One or several stores opened for reading, as one sequence of jets; nothing is read until it is asked for.
@@ -231,6 +236,7 @@ class Store:
             first, b = int(self.starts[block]), self.blocks[block]
             if pieces and first >= stop:
                 break
+            b.check()
             mine = slice(max(start - first, 0), max(stop - first, 0))
             pieces.append(np.diff(b.offsets)[mine] if name == "multiplicity" else b.jets[name][mine])
         return np.concatenate(pieces)
@@ -253,6 +259,7 @@ class Store:
     def chunks(self) -> Iterator[JetChunk]:
         """The jets in order, a block at a time."""
         for b in self.blocks:
+            b.check()
             yield JetChunk(b.offsets.astype(np.int64), b.constituents, {name: b.jets[name] for name in self.columns})
 
     def will_need(self, block: int) -> None:
@@ -277,9 +284,7 @@ class Store:
             if len(rows) == 0:
                 continue
             b = self.blocks[block_of[rows[0]]]
-            # Touching pages that a truncated file has lost would kill the process without a word.
-            if b.file.size() < len(b.file):
-                raise UserError(f"{b.path} was truncated while it was read; make the store again")
+            b.check()
             local = indices[rows] - self.starts[block_of[rows[0]]]
             first = b.offsets[local]
             filled = slots < (b.offsets[local + 1] - first)[:, None]

@@ -1,6 +1,8 @@
 """Checkpoints that were damaged, and which of them stay."""
 
 import dataclasses
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +16,11 @@ from hypothesis import strategies as st
 
 from jetclr import config as configs
 from jetclr import sharding, step
-from jetclr.checkpoint import ASIDE, Checkpoints, checksums, open_run
+from jetclr.checkpoint import ASIDE, Checkpoints, checksums
 from jetclr.cli import main
 from jetclr.config import Checkpoint
 from jetclr.errors import UserError
+from jetclr.run import open_run
 from jetclr.sharding import Devices
 from tests.conftest import CONFIG
 
@@ -195,3 +198,50 @@ def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path: Path) -> No
     with save_all(tmp_path, Checkpoint(every=1, keep=2), {}, range(1, 3)) as checkpoints:
         assert checkpoints.steps == [1, 2]
     assert not torn.exists()
+
+
+def test_a_reader_beside_a_run_that_goes_on_takes_what_is_there_then(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configs.load(CONFIG)
+    (tmp_path / "config.json").write_text(configs.to_json(config))
+    keep = Checkpoint(every=1, keep=1, best=1)
+    save_all(tmp_path, keep, {1: 0.5}, range(1, 3)).wait()
+    like = sharding.abstract(sharding.local_mesh(), jax.eval_shape(lambda: step.init_params(config)))
+    for which, expected in (("latest", 4), ("best", 5)):
+        with Checkpoints(tmp_path) as reader:
+            before = reader.steps
+            newest = {"latest": {4: 0.6}, "best": {5: 0.7}}[which]
+            with save_all(tmp_path, keep, newest, range(max(before) + 1, expected + 1)) as writer:
+                assert not set(before) & set(writer.steps)
+            _, found = reader.restore_params(like, which)  # type: ignore[arg-type]
+            assert found == expected
+    assert "damaged" not in capsys.readouterr().err
+
+
+def test_a_fault_of_the_file_system_puts_nothing_aside(
+    tmp_path: Path, run: Path, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    workdir = tmp_path / "r"
+    shutil.copytree(run, workdir)
+
+    def stale(*_: object, **__: object) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.restore", stale)
+    command = ["pretrain", str(CONFIG), "--workdir", str(workdir), "--data.train", str(stores["train"])]
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert "Stale file handle; nothing was changed" in said
+    assert "damaged" not in said
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["4", "8"]
+
+
+def test_a_best_checkpoint_whose_record_cannot_be_read_is_not_deleted(tmp_path: Path) -> None:
+    keep = Checkpoint(every=1, keep=1, best=1)
+    save_all(tmp_path, keep, {1: 0.9, 3: 0.6}, range(1, 4)).wait()
+    record = max(files(tmp_path / "checkpoints" / "1" / "record"), key=lambda path: path.stat().st_size)
+    record.write_bytes(record.read_bytes()[:7])
+    with save_all(tmp_path, keep, {}, range(4, 6)) as checkpoints:
+        assert 1 in checkpoints.steps

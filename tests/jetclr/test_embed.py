@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from jetclr import embed, sharding, step
-from jetclr.checkpoint import open_run
 from jetclr.cli import main
 from jetclr.data import columns
 from jetclr.data.store import Store
+from jetclr.run import open_run
 
 
 def test_hdf5_and_parquet_hold_the_same_and_agree_with_the_encoder(

@@ -9,11 +9,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from jetclr import evaluate, step
-from jetclr.checkpoint import open_run
 from jetclr.cli import main
 from jetclr.data.chunk import join_chunks
 from jetclr.data.store import Store, StoreWriter
 from jetclr.embed import embed_jets
+from jetclr.run import open_run
 from tests.conftest import write_toy_store
 
 

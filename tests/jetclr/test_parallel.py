@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jetclr import sharding
-from jetclr.checkpoint import open_run
 from jetclr.cli import main
 from jetclr.logs import read_metrics
+from jetclr.run import open_run
 from jetclr.step import make_embed
 from tests.conftest import CONFIG
 from tests.processes import PATIENCE, Training, free_port, peers, said
@@ -82,7 +82,7 @@ def test_killing_one_process_ends_the_other_and_both_resume(tmp_path: Path, stor
         assert both[0].wait_for_rows(before + 10)
         both[victim].kill()
         status, _, err = both[1 - victim].end(seconds=120)
-        assert status in (75, -signal.SIGABRT)  # told by us, or by JAX's runtime
+        assert status in (75, -signal.SIGABRT), err  # told by us, or by JAX's runtime
         assert any("lost contact with another process" in line for line in said(err)) or "another task died" in err, err
         both[victim].end()
         reached = open_run(workdir).step
@@ -141,3 +141,53 @@ def test_data_lost_by_one_process_ends_all(tmp_path: Path, stores: dict[str, Pat
     assert first in (75, -signal.SIGABRT), err
     assert second == 1
     assert any("was truncated while it was read" in line for line in said(other_err)), other_err
+
+
+def test_processes_with_other_settings_are_refused(tmp_path: Path, stores: dict[str, Path]) -> None:
+    workdir, port = tmp_path / "run", free_port()
+    flags = ("--coordinator", f"127.0.0.1:{port}", "--num-processes", "2", "--process-id")
+    first = Training(workdir, stores["train"], *flags, "0")
+    second = Training(workdir, stores["train"], "--optim.peak-lr", "0.5", *flags, "1")
+    (status, _, err), (other, _, other_err) = first.end(), second.end()
+    assert (status, other) == (1, 1), err + other_err
+    assert "all processes of a run take the same settings" in said(other_err)[0]
+    assert "optim.peak_lr: 0.001 -> 0.5" in said(other_err)[0]
+    assert said(err)[0].startswith("jetclr: process 1: all processes of a run take the same settings")
+
+
+def test_a_signal_before_the_first_step_of_a_resumed_run_stops_it(tmp_path: Path, stores: dict[str, Path]) -> None:
+    """While the processes restore and compile: the runtime must not wait for a step long past."""
+    workdir = tmp_path / "run"
+    flags = ("--steps", "100000", "--log.every", "1", "--probe.every", "0")
+    for part in peers(2, workdir, stores["train"], *flags, "--stop-at", "6", devices=1):
+        assert part.end()[0] == 0
+    both = peers(2, workdir, stores["train"], *flags, devices=1)
+    assert both[0].wait_until_said("from step 6; compiling")
+    both[0].kill(signal.SIGTERM)
+    for part in both:
+        status, _, err = part.end()
+        assert status == 75, err
+    assert open_run(workdir).step < 1000
+
+
+def test_a_checkpoint_that_one_process_cannot_read_is_passed_over_by_both(
+    tmp_path: Path, stores: dict[str, Path]
+) -> None:
+    """Parameters are split over the processes, so that each reads a share; that of the second is damaged."""
+    workdir = tmp_path / "run"
+    flags = ("--mesh.data", "1", "--mesh.fsdp", "2", "--checkpoint.every", "4", "--probe.every", "0")
+    for part in peers(2, workdir, stores["train"], *flags, devices=1):
+        status, _, err = part.end()
+        assert status == 0, err
+    assert open_run(workdir).step == 8  # one process reads what two have written
+    newest = workdir / "checkpoints" / "8" / "params"
+    share = max((newest / "ocdbt.process_1").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    share.write_bytes(share.read_bytes()[:100])
+    first, second = peers(2, workdir, stores["train"], *flags, devices=1)
+    (status, out, err), (other, _, other_err) = first.end(), second.end()
+    assert (status, other) == (0, 0), err + other_err
+    assert "going back to the one of step 4" in err
+    assert "going back" not in other_err  # told once
+    assert "step 8 of 8, finished" in out
+    assert (workdir / "damaged-checkpoints" / "8").is_dir()
+    assert open_run(workdir).step == 8

@@ -3,9 +3,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax
@@ -16,12 +13,13 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from augmentations import Chain
 from jetclr import config as configs
 from jetclr import step, train
-from jetclr.checkpoint import only_process, open_run
 from jetclr.cli import main
 from jetclr.errors import UserError
 from jetclr.logs import METRICS, Logs, read_metrics
 from jetclr.meter import CLOCK
+from jetclr.run import only_process, open_run
 from tests.conftest import CONFIG
+from tests.processes import Training
 
 
 def pretrain(workdir: Path, store: Path, *flags: str) -> int:
@@ -138,16 +136,12 @@ def test_a_signal_saves_and_the_same_command_resumes(
     tmp_path: Path, stores: dict[str, Path], number: signal.Signals, status: int
 ) -> None:
     workdir = tmp_path / "r"
-    command = [sys.executable, "-m", "jetclr.cli", "pretrain", str(CONFIG), "--workdir", str(workdir),
-               "--data.train", str(stores["train"]), "--steps", "100000", "--log.every", "1", "--probe.every", "0",
-               "--checkpoint.every", "100000"]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while len(read_metrics(workdir)) < 3 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.1)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == status, err
+    run = Training(workdir, stores["train"], "--steps", "100000", "--log.every", "1", "--probe.every", "0",
+                   "--checkpoint.every", "100000")  # fmt: skip
+    assert run.wait_for_rows(3)
+    run.kill(number)
+    returned, out, err = run.end()
+    assert returned == status, err
     assert "stopped, saved; the same command resumes" in out
     assert "Traceback" not in err
     reached = open_run(workdir).step
@@ -197,6 +191,21 @@ def test_a_data_shard_that_vanishes_is_read_to_the_end_and_missed_at_the_next_st
     assert pretrain(tmp_path / "r", mine, "--probe.every", "0") == 1
     assert f"{shard} is missing from its store" in capsys.readouterr().err
     assert open_run(tmp_path / "r").step == 6
+
+
+def test_too_little_memory_is_told_with_what_would_help(
+    tmp_path: Path, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 81604378624 bytes."
+        )
+
+    monkeypatch.setattr(train._Loop, "compile", full)
+    assert pretrain(tmp_path / "r", stores["train"]) == 1
+    said = capsys.readouterr().err
+    assert "a device has too little memory: more --chunks, a smaller --batch or --mesh.fsdp save some" in said
+    assert "81604378624" in said
 
 
 def test_where_the_time_goes_adds_up(run: Path) -> None:
