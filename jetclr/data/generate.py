@@ -136,13 +136,22 @@ def _settings(recipe: Recipe, *, jets: int, seed: int, unit_jets: int, shard: Sh
     }
 
 
-def flat_settings(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Nested settings as (name, value), the names of one within another joined by a space."""
     for name, value in settings.items():
         if isinstance(value, dict):
-            yield from flat_settings(value, f"{prefix}{name} ")
+            yield from _flat(value, f"{prefix}{name} ")
         else:
             yield prefix + name, value
+
+
+def first_difference(found: dict[str, Any], expected: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first setting that differs, by its name, as found and as expected; None if all agree."""
+    mine, known = dict(_flat(found)), dict(_flat(expected))
+    for name in [*known, *(mine.keys() - known.keys())]:
+        if mine.get(name) != known.get(name):
+            return name, mine.get(name), known.get(name)
+    return None
 
 
 def _open_work_folder(out: Path, settings: dict[str, Any]) -> Path:
@@ -156,16 +165,15 @@ def _open_work_folder(out: Path, settings: dict[str, Any]) -> Path:
         write_json(file, settings)
         return folder
     try:
-        begun = dict(flat_settings(json.loads(file.read_text())))
+        difference = first_difference(json.loads(file.read_text()), settings)
     except (ValueError, AttributeError):
         raise UserError(f"{file} is damaged; delete {folder} to start afresh") from None
-    asked = dict(flat_settings(settings))
-    for name in [*asked, *(begun.keys() - asked.keys())]:
-        if begun.get(name) != asked.get(name):
-            raise UserError(
-                f"{folder} was begun with {name} = {begun.get(name)}, not {asked.get(name)}; repeat the former "
-                "command to finish it, delete the folder to start afresh, or choose another name"
-            )
+    if difference is not None:
+        name, begun, asked = difference
+        raise UserError(
+            f"{folder} was begun with {name} = {begun}, not {asked}; repeat the former "
+            "command to finish it, delete the folder to start afresh, or choose another name"
+        )
     return folder
 
 

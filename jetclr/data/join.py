@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from jetclr import __version__
 from jetclr.data.columns import SHARD, SINKS, WHOLE, Described, describe, new_file, read_batches, refuse_output
-from jetclr.data.generate import flat_settings, joined_metadata, shared_settings
+from jetclr.data.generate import first_difference, joined_metadata, shared_settings
 from jetclr.data.shard import Shard
 from jetclr.data.store import Store, StoreWriter, refuse_existing
 from jetclr.errors import UserError
@@ -82,12 +82,9 @@ def _in_order(parts: Sequence[_Part]) -> list[Path]:
 
 
 def _refuse_difference(path: Path, its: dict[str, Any], other: Path, others: dict[str, Any]) -> None:
-    mine, known = dict(flat_settings(its)), dict(flat_settings(others))
-    for name in [*known, *(mine.keys() - known.keys())]:
-        if mine.get(name) != known.get(name):
-            raise UserError(
-                f"{path} does not belong to {other}: it has {name} = {mine.get(name)}, not {known.get(name)}"
-            )
+    if difference := first_difference(its, others):
+        name, mine, known = difference
+        raise UserError(f"{path} does not belong to {other}: it has {name} = {mine}, not {known}")
 
 
 class _Opened(NamedTuple):

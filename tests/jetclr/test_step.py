@@ -17,7 +17,8 @@ from jetclr.config import Config
 from jetclr.sharding import Devices
 from jetclr.step import Role, State, init_params, init_state, make_embed, make_train_step, stream
 from tests.conftest import CONFIG
-from tests.toys import toy_batch
+from tests.cost_check import compile_step
+from tests.toys import toy_batch, toy_jet
 
 STEPS = 20
 
@@ -98,11 +99,7 @@ COLLECTIVES = r"= (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all|collect
 
 def collectives(config: Config, mesh: jax.sharding.Mesh) -> dict[str, list[int]]:
     """Of each kind in the compiled step, and inside its loops as "loop": how many elements it gives."""
-    state = sharding.abstract(mesh, jax.eval_shape(lambda: init_state(config)))
-    shape = (config.batch, config.data.constituents)
-    batch = {n: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding.split(mesh)) for n in ("pt", "eta", "phi")}
-    compiled: Any = make_train_step(config, mesh)
-    text = compiled.lower(state, batch).compile().as_text()
+    text = compile_step(config, mesh.shape[sharding.DATA], mesh.shape[sharding.FSDP]).as_text()
     found: dict[str, list[int]] = {}
     for computation in text.split("\n\n"):
         kind_of = "main" if "ENTRY" in computation else "loop"
@@ -180,17 +177,11 @@ def test_bfloat16_computes_short_and_keeps_long() -> None:
 def test_float32_products_are_not_left_to_the_chip(precision: encoder.Precision, told: str) -> None:
     network = encoder.build(tiny().encoder, tiny().head, precision)
     params = init_params(tiny())
-    inputs = tiny().features(Chain(Rotate())(jax.random.key(0), _one_jet()))
+    inputs = tiny().features(Chain(Rotate())(jax.random.key(0), toy_jet(0, 16)))
     text = jax.jit(lambda p, x: network.apply(p, x, None)["projection"]).lower(params, inputs).as_text()
     asked = set(re.findall(r"precision = \[(\w+), (\w+)\]", text))
     assert asked == {(told, told)}
     assert text.count("dot_general") == text.count("precision = [")
-
-
-def _one_jet() -> Any:
-    from tests.toys import toy_jet
-
-    return toy_jet(0, 16)
 
 
 def test_two_views_of_a_jet_differ_and_streams_do_not_meet() -> None:
