@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool
 
 from jetclr.errors import UserError
 
@@ -13,8 +14,8 @@ COORDINATES = ("pt", "eta", "phi")
 class JetChunk(NamedTuple):
     """A jagged run of jets: what readers and the generator hand to the store.
 
-    `offsets` is int64 [J+1] from 0; `constituents` maps names (at least pt [GeV], eta, phi) to float32
-    [offsets[-1]]; `jets` maps names of jet-level columns to arrays [J].
+    `offsets` is int64 [J+1] from 0; `constituents` maps names (at least pt [GeV], eta, phi, as float32) to numbers
+    [offsets[-1]]; `jets` maps names of jet-level columns to numbers [J]. `jetclr.data.names` has the common names.
     """
 
     offsets: np.ndarray
@@ -25,11 +26,15 @@ class JetChunk(NamedTuple):
 def check_chunk(chunk: JetChunk, first_jet: int = 0, source: str = "") -> None:
     """Refuse jets that no later step could make sense of.
 
-    Raises UserError naming the first bad jet (counted from `first_jet`) for: lengths that disagree, jets without
-    constituents, constituents whose pT is not a positive finite number, eta or phi that is not finite, phi out of
-    [-pi, pi], jet-level columns that are not finite.
+    Raises UserError naming the first bad jet (by its column `row`, or counted from `first_jet`) for: lengths that
+    disagree, jets without constituents, constituents whose pT is not a positive finite number, eta or phi that is not
+    finite, phi out of [-pi, pi], jet-level columns that are not finite.
     """
     place = f" of {source}" if source else ""
+
+    def number(jet: int) -> int:
+        return int(chunk.jets["row"][jet]) if "row" in chunk.jets else first_jet + jet
+
     counts = np.diff(chunk.offsets)
     missing = [name for name in COORDINATES if name not in chunk.constituents]
     if missing:
@@ -42,9 +47,9 @@ def check_chunk(chunk: JetChunk, first_jet: int = 0, source: str = "") -> None:
             raise UserError(f"column {name!r}{place} has {len(values)} jets where {len(counts)} belong")
         if not np.isfinite(values).all():
             jet = int(np.argmin(np.isfinite(values)))
-            raise UserError(f"jet {first_jet + jet}{place} has {name} = {values[jet]}")
+            raise UserError(f"jet {number(jet)}{place} has {name} = {values[jet]}")
     if (counts <= 0).any():
-        raise UserError(f"jet {first_jet + int(np.argmax(counts <= 0))}{place} has no constituents")
+        raise UserError(f"jet {number(int(np.argmax(counts <= 0)))}{place} has no constituents")
     pt, phi = chunk.constituents["pt"], chunk.constituents["phi"]
     good = {"pt": np.isfinite(pt) & (pt > 0), "phi": np.abs(phi) <= np.float32(np.pi)}
     for name, values in chunk.constituents.items():
@@ -53,7 +58,7 @@ def check_chunk(chunk: JetChunk, first_jet: int = 0, source: str = "") -> None:
             worst = int(np.argmin(ok))
             jet = int(np.searchsorted(chunk.offsets, worst, side="right")) - 1
             raise UserError(
-                f"jet {first_jet + jet}{place} has a constituent with {name} = {values[worst]}; "
+                f"jet {number(jet)}{place} has a constituent with {name} = {values[worst]}; "
                 "pT must be positive, phi within [-pi, pi] and every number finite"
             )
 
@@ -89,4 +94,15 @@ def slice_chunk(chunk: JetChunk, start: int, stop: int) -> JetChunk:
         chunk.offsets[start : stop + 1] - low,
         {name: values[low:high] for name, values in chunk.constituents.items()},
         {name: values[start:stop] for name, values in chunk.jets.items()},
+    )
+
+
+def select(chunk: JetChunk, keep: Bool[np.ndarray, " J"]) -> JetChunk:
+    """The jets of a chunk where `keep` is true."""
+    counts = np.diff(chunk.offsets)
+    each = np.repeat(keep, counts)
+    return JetChunk(
+        np.concatenate([[0], np.cumsum(counts[keep])]).astype(np.int64),
+        {name: v[each] for name, v in chunk.constituents.items()},
+        {name: v[keep] for name, v in chunk.jets.items()},
     )

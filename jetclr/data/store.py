@@ -3,8 +3,11 @@
 A shard is an Arrow IPC file of *blocks* (record batches of up to `BLOCK_JETS` jets), so any Arrow reader
 (awkward, pandas, polars, DuckDB) opens it. Columns:
 
-- `constituents`: list<struct<pt, eta, phi[, extras]>>, float32; pt in GeV, phi in (-pi, pi], hardest first;
+- `constituents`: list<struct<pt, eta, phi[, extras]>>, float32; pt in GeV, phi in (-pi, pi], hardest first; extras of
+  any number type: charge, type, impact parameters;
 - one column a jet-level quantity: `jet_pt`, `jet_mass` [GeV], `jet_eta`, `jet_phi` (float32), `label` (int32).
+
+Names and units of all are in `jetclr.data.names`.
 
 A block is also the unit of locality: the pipeline shuffles among a window of blocks, so that a store
 larger than memory is read from the disk in long stretches and not jet by jet.
@@ -16,7 +19,7 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,13 +27,18 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, Int64
 
-from jetclr.data.chunk import JetChunk, check_chunk, join_chunks, slice_chunk, sort_by_pt
+from jetclr.data.chunk import COORDINATES, JetChunk, check_chunk, join_chunks, slice_chunk, sort_by_pt
+from jetclr.data.names import described
 from jetclr.errors import UserError
 
 FORMAT = "jetclr jet store"
 FORMAT_VERSION = 1
 BLOCK_JETS = 16_384
 SHARD_BLOCKS = 64
+
+
+def _kinds(columns: Mapping[str, np.ndarray]) -> dict[str, np.dtype]:
+    return {name: values.dtype for name, values in columns.items()}
 
 
 def _record_batch(chunk: JetChunk) -> pa.RecordBatch:
@@ -75,6 +83,7 @@ class StoreWriter:
         self._writer: pa.ipc.RecordBatchFileWriter | None = None
         self._shards: list[dict[str, Any]] = []
         self._schema: pa.Schema | None = None
+        self._kinds: tuple[dict[str, np.dtype], dict[str, np.dtype]] | None = None  # of jets, of constituents
 
     def __enter__(self) -> "StoreWriter":
         refuse_existing(self.path)
@@ -91,7 +100,24 @@ class StoreWriter:
     def append(self, chunk: JetChunk, source: str = "", first_jet: int | None = None) -> None:
         """Add jets; `source` and `first_jet` tell an error where a bad jet came from."""
         check_chunk(chunk, self.jets if first_jet is None else first_jet, source)
-        self._waiting.append(sort_by_pt(chunk))
+        self.append_sound(sort_by_pt(chunk), source)
+
+    def append_sound(self, chunk: JetChunk, source: str = "") -> None:
+        """Add jets that have been checked and sorted; raises UserError if their columns are not those of the first."""
+        self._kinds = self._kinds or (_kinds(chunk.jets), _kinds(chunk.constituents))
+        for known, columns in zip(self._kinds, (chunk.jets, chunk.constituents), strict=True):
+            if (found := _kinds(columns)) != known:
+                place = f" of {source}" if source else ""
+                told = (
+                    f"{name} is {found.get(name, 'missing')} and was {known.get(name, 'missing')}"
+                    for name in known | found
+                    if name not in known or name not in found or found[name] != known[name]  # None is float64 to NumPy
+                )
+                raise UserError(f"the columns{place} are not those of the jets before: {', '.join(told)}")
+        jets, constituents = self._kinds  # in the order of the first
+        self._waiting.append(
+            JetChunk(chunk.offsets, {n: chunk.constituents[n] for n in constituents}, {n: chunk.jets[n] for n in jets})
+        )
         self._waiting_jets += len(chunk.offsets) - 1
         if self._waiting_jets >= self._block_jets:
             self._write_blocks(whole_only=True)
@@ -109,8 +135,7 @@ class StoreWriter:
         batch = _record_batch(block)
         if self._schema is None:
             self._schema = batch.schema
-        elif batch.schema != self._schema:
-            raise UserError(f"columns changed within one store: {batch.schema.names} after {self._schema.names}")
+            self._described = described(_kinds(block.jets), _kinds(block.constituents))
         if self._writer is None or self._shards[-1]["blocks"] == SHARD_BLOCKS:
             self._close_shard()
             name = f"shard-{len(self._shards):05d}.arrow"
@@ -151,7 +176,7 @@ class StoreWriter:
                 "version": FORMAT_VERSION,
                 "jets": sum(shard["jets"] for shard in self._shards),
                 "constituents": sum(shard["constituents"] for shard in self._shards),
-                "units": {"pt": "GeV", "eta": "1", "phi": "rad", "jet_pt": "GeV", "jet_mass": "GeV"},
+                "columns": self._described,
                 "source": self._metadata,
                 "shards": self._shards,
             },
@@ -174,7 +199,11 @@ def make_parent(path: Path) -> None:
 
 
 def refuse_existing(path: Path) -> None:
-    """Raise UserError if there is anything at `path`: outputs are never overwritten."""
+    """Raise UserError if there is anything at `path`: outputs are never overwritten; or if the name is no text."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{str(path)!r} is not a name in UTF-8; choose another") from None
     if path.exists() or path.is_symlink():
         raise UserError(f"{path} already exists; remove it or choose another name")
 
@@ -183,7 +212,7 @@ class Block(NamedTuple):
     """Views into one memory-mapped record batch of J jets with M constituents in all."""
 
     offsets: np.ndarray  # int32 [J+1]
-    constituents: dict[str, np.ndarray]  # float32 [M] each
+    constituents: dict[str, np.ndarray]  # [M] each
     jets: dict[str, np.ndarray]  # [J] each
     path: Path
     file: mmap.mmap
@@ -210,15 +239,14 @@ class Store:
         for path, metadata in zip(self.paths, self.metadata, strict=True):
             for shard in metadata["shards"]:
                 self.blocks.extend(_open_shard(path / shard["file"], shard))
-        names = {tuple(b.constituents) for b in self.blocks}
-        if len(names) > 1:
-            told = " and ".join(map(str, sorted(names)))
-            raise UserError(f"the stores {[str(p) for p in self.paths]} have different constituent columns: {told}")
         self.starts: Int64[np.ndarray, " blocks+1"] = np.cumsum(
             [0] + [len(b.offsets) - 1 for b in self.blocks], dtype=np.int64
         )
-        # Names of the jet-level columns that all stores have.
+        # Names of the columns, of jets and of constituents, that all stores have.
         self.columns: list[str] = [n for n in self.blocks[0].jets if all(n in b.jets for b in self.blocks)]
+        self.constituents: list[str] = [
+            n for n in self.blocks[0].constituents if all(n in b.constituents for b in self.blocks)
+        ]
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -260,7 +288,11 @@ class Store:
         """The jets in order, a block at a time."""
         for b in self.blocks:
             b.check()
-            yield JetChunk(b.offsets.astype(np.int64), b.constituents, {name: b.jets[name] for name in self.columns})
+            yield JetChunk(
+                b.offsets.astype(np.int64),
+                {name: b.constituents[name] for name in self.constituents},
+                {name: b.jets[name] for name in self.columns},
+            )
 
     def will_need(self, block: int) -> None:
         """Ask the kernel to start reading a block; returns at once."""
@@ -269,12 +301,17 @@ class Store:
         if hasattr(b.file, "madvise"):  # not on every platform
             b.file.madvise(mmap.MADV_WILLNEED, start, b.span[0] + b.span[1] - start)
 
-    def gather(self, indices: Int64[np.ndarray, " B"], constituents: int) -> dict[str, Float32[np.ndarray, "B N"]]:
+    def gather(
+        self, indices: Int64[np.ndarray, " B"], constituents: int, extras: Sequence[str] = ()
+    ) -> dict[str, Float32[np.ndarray, "B N"]]:
         """The `constituents` hardest constituents of the jets `indices`, zero-padded: name -> float32 [B, N].
 
-        Vectorised over the jets of a block, so it costs least when a batch touches few blocks.
+        Names are pt, eta, phi and those of `extras`. Vectorised over the jets of a block, so it costs least when a
+        batch touches few blocks. Raises UserError for extras that not all stores have.
         """
-        names = list(self.blocks[0].constituents)
+        names = [*COORDINATES, *extras]
+        if missing := [name for name in names if name not in self.constituents]:
+            raise UserError(f"{self} has no constituent column {missing[0]!r}; it has {self.constituents}")
         out = {name: np.zeros((len(indices), constituents), np.float32) for name in names}
         block_of = np.searchsorted(self.starts, indices, side="right") - 1
         order = np.argsort(block_of, kind="stable")

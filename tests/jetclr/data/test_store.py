@@ -52,7 +52,7 @@ def test_extras_and_several_stores_are_read_as_one(tmp_path: Path) -> None:
     assert_equal(join_chunks(list(both.chunks())), join_chunks([chunk, chunk]))
     np.testing.assert_array_equal(both.column("label"), np.tile(chunk.jets["label"], 2))
     assert both.label_names == {0: "QCD"}
-    gathered = both.gather(np.array([9, 2]), 5)
+    gathered = both.gather(np.array([9, 2]), 5, ("charge",))
     np.testing.assert_array_equal(gathered["charge"][0], gathered["charge"][1])
 
 
@@ -68,8 +68,13 @@ def test_stores_of_different_jet_columns_share_what_both_have(tmp_path: Path) ->
     charged = chunk._replace(constituents=chunk.constituents | {"charge": chunk.constituents["pt"]})
     with StoreWriter(tmp_path / "c", {}) as writer:
         writer.append(charged)
-    with pytest.raises(UserError, match="have different constituent columns"):
-        Store(tmp_path / "a", tmp_path / "c")
+    mixed = Store(tmp_path / "a", tmp_path / "c")
+    assert mixed.constituents == ["pt", "eta", "phi"]
+    assert list(mixed.gather(np.arange(10), 3)) == ["pt", "eta", "phi"]
+    with pytest.raises(UserError, match="has no constituent column 'charge'; it has"):
+        mixed.gather(np.arange(10), 3, ("charge",))
+    found = Store(tmp_path / "c").gather(np.arange(5), 3, ("charge",))
+    np.testing.assert_array_equal(found["charge"], found["pt"])
 
 
 def test_arrow_itself_reads_a_shard(tmp_path: Path) -> None:
