@@ -94,16 +94,23 @@ def join(paths: Annotated[Positional[Stores], tyro.conf.arg(metavar="PART... OUT
 
 
 @app.command
-def inspect(store: Positional[Path], out: Path | None = None) -> None:
-    """Print counts and ranges of a store and draw its histograms by label.
+def inspect(
+    store: Positional[Path],
+    other: Positional[Path | None] = None,
+    out: Path | None = None,
+    json: Path | None = None,
+) -> None:
+    """Print counts, ranges and flags of a store and draw its histograms; with a second one, compare the two.
 
     Args:
         store: The store.
-        out: Picture to write (.png, .svg or .pdf); STORE/histograms.png if not given.
+        other: A store to compare it with: histograms with their ratio, distances, jets that are in both.
+        out: Picture to write (.png, .svg or .pdf); STORE/histograms.png or STORE/against-OTHER.png if not given.
+        json: File to write the same numbers to.
     """
-    from jetclr.inspect import inspect_store
+    from jetclr.inspect import default_picture, inspect_stores
 
-    inspect_store(store, out or store / "histograms.png")
+    inspect_stores(store, other, out or default_picture(store, other), json)
 
 
 @app.command
