@@ -9,6 +9,7 @@ compared and written again, but not called.
 import dataclasses
 import difflib
 import json
+import math
 import re
 import runpy
 import traceback
@@ -21,12 +22,16 @@ import tyro
 
 import augmentations
 from augmentations import Chain, Jets, Transform
+from jetclr.data.buckets import GROUPS
 from jetclr.encoder import Encoder, Head, Precision
 from jetclr.errors import UserError
 from jetclr.features import Features
 from jetclr.objectives import NTXent
 from jetclr.optim import Optim
 from jetclr.sharding import Devices
+
+MOST_SLOTS = 1 << 16
+"""More than any jet has; with many more, attention has sizes that end XLA without a word."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,41 @@ class Data:
     """Padded length of a training jet: room beyond `constituents` is for splittings. 0: no more than those."""
     window_blocks: int = 16
     """Blocks (of up to 16,384 jets) among which jets are shuffled."""
+    where: str = ""
+    """Which jets of the train stores: a condition on columns and "multiplicity", as "jet_pt > 500 & label < 2"."""
+    fraction: float = 1.0
+    """Share of the training jets, the same at every start; a smaller share is part of a larger one."""
+    shares: tuple[float, ...] = ()
+    """How large a share of the draws each train store gets, as 3 1; none: by their jets."""
+    weight: str = ""
+    """A formula of columns; a jet's expected draws are proportional to it. Multiplies with shares, balance and flat."""
+    balance: str = ""
+    """A column, as label, whose values are drawn equally often (with shares: within each store)."""
+    flat: str = ""
+    """A column, as jet_pt, drawn so that its spectrum is flat, within each value of balance if there is one."""
+    extras: tuple[str, ...] = ()
+    """Constituent columns read beside pt, eta and phi, as charge d0: for features and for views of your own."""
+    buckets: tuple[int, ...] = ()
+    """Lengths below `constituents`, as 32 64, to which parts of a batch are padded; none: all to the full length."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"Data.fraction is {self.fraction}; it must lie in (0, 1]")
+        if self.shares and not (all(0 <= s < math.inf for s in self.shares) and sum(self.shares) > 0):
+            raise ValueError(f"Data.shares is {self.shares}; they may not be negative, nor all be zero")
+        if len({*self.extras, "pt", "eta", "phi"}) < len(self.extras) + 3:
+            raise ValueError(f"Data.extras is {self.extras}; they are read once each, and pt, eta and phi always are")
+        if list(self.buckets) != sorted({b for b in self.buckets if 0 < b < self.constituents}):
+            raise ValueError(
+                f"Data.buckets is {self.buckets}; they must rise, between 0 and Data.constituents {self.constituents}"
+            )
         if not 0 <= self.holdout < 1:
             raise ValueError(f"Data.holdout is {self.holdout}; it must lie in [0, 1)")
         _positive(self, "constituents", "window_blocks")
+        if max(self.constituents, self.slots) > MOST_SLOTS:
+            raise ValueError(
+                f"Data.constituents is {self.constituents} and Data.slots {self.slots}; {MOST_SLOTS} are the most"
+            )
         if self.slots and self.slots < self.constituents:
             raise ValueError(f"Data.slots is {self.slots}, fewer than Data.constituents {self.constituents}")
 
@@ -142,6 +177,11 @@ class Config:
         if self.batch < 2:
             raise ValueError(f"Config.batch is {self.batch}; a contrastive loss needs at least 2 jets")
         _positive(self, "steps", "chunks")
+        if self.data.buckets and self.batch % GROUPS:
+            raise ValueError(f"Config.batch is {self.batch}; with Data.buckets it must be a multiple of {GROUPS}")
+        for name, extra in self.features.needs.items():
+            if extra not in self.data.extras:
+                raise ValueError(f"the feature {name!r} needs {extra!r} in Data.extras, which is {self.data.extras}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"Config.seed is {self.seed}; it must lie in [0, 2^32)")
         for view in self.views:
@@ -293,7 +333,7 @@ def _build_transform(value: Any, at: str) -> Transform:
 
 
 def _unknown(kind: str, name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {', '.join(names)}"
     return f"{kind} has no field {name!r}; {hint}"
 
@@ -323,3 +363,5 @@ def _positive(settings: Any, *names: str) -> None:
     for name in names:
         if getattr(settings, name) <= 0:
             raise ValueError(f"{type(settings).__name__}.{name} is {getattr(settings, name)}; it must be positive")
+        if getattr(settings, name) >= 2**31:  # sizes and steps are int32 on the device
+            raise ValueError(f"{type(settings).__name__}.{name} is {getattr(settings, name)}; it must be below 2^31")

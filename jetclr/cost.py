@@ -12,6 +12,7 @@ import jax
 
 from jetclr import sharding, step
 from jetclr.config import Config
+from jetclr.data.buckets import GROUPS, Layout
 from jetclr.errors import UserError
 
 FLOAT = 4  # bytes: parameters, gradients, projections and similarities are float32 with every precision
@@ -109,22 +110,23 @@ class Time(NamedTuple):
         return sum(self)
 
 
-def step_flops(config: Config) -> float:
+def step_flops(config: Config, layout: Layout | None = None) -> float:
     """FLOPs of the matrix products of one step on all devices together: encoder and head, forwards and back, and loss.
 
-    What every device does alike, a small part of the monitors, is counted once.
+    `layout` is that of the batch, as (jets, slots) of each piece; None: all jets padded in full. What every device does
+    alike, a small part of the monitors, is counted once.
     """
-    return sum(_flops(config, 1))
+    return sum(_flops(config, 1, layout))
 
 
 def step_cost(config: Config, data: int = 1, fsdp: int = 1) -> Cost:
-    """The cost of one step on a mesh of data x fsdp devices.
+    """The cost of one step on a mesh of data x fsdp devices, each jet padded in full; with buckets it is less.
 
     Raises UserError if there are no devices or if they, times `config.chunks`, do not divide the batch.
     """
     if data < 1 or fsdp < 1:
         raise UserError(f"a mesh of {data} x {fsdp} (data x fsdp) has no devices; both must be 1 or more")
-    sharding.check_batch(config.batch, data * fsdp, config.chunks)
+    sharding.check_batch(config.batch, data * fsdp, config.chunks, GROUPS if config.data.buckets else 1)
     state = jax.eval_shape(lambda: step.init_state(config))
     parameters = _bytes(state.params, 1)
     return Cost(
@@ -167,19 +169,20 @@ def _dense(config: Config) -> list[tuple[int, int]]:
     return [(pooled, wide)] * bool(wide) + list(itertools.pairwise(widths))
 
 
-def _flops(config: Config, devices: int) -> Flops:
+def _flops(config: Config, devices: int, layout: Layout | None = None) -> Flops:
     """FLOPs of matrix products on each device."""
-    views = 2 * config.batch
-    return Flops(views * _view_flops(config) / devices, _objective_flops(config, devices))
+    pieces = layout or ((config.batch, _slots(config)),)
+    encoder = sum(2 * jets * _view_flops(config, slots) for jets, slots in pieces)
+    return Flops(encoder / devices, _objective_flops(config, devices))
 
 
-def _view_flops(config: Config) -> float:
-    """FLOPs of one view forwards and back, which is two products for each one forwards.
+def _view_flops(config: Config, n: int) -> float:
+    """FLOPs of one view of `n` slots forwards and back, which is two products for each one forwards.
 
     Of the first layer no gradient by its input is needed, and that of a pooled sum is no matrix product. In chunks the
     forward pass is taken twice (arXiv:2101.06983), the second time without the last layer, whose result is known.
     """
-    e, n, d = config.encoder, _slots(config), config.encoder.width
+    e, d = config.encoder, config.encoder.width
     first = 2.0 * n * len(config.features.columns) * d
     block = 2.0 * n * d * (3 * d + d + 2 * e.feedforward) + 4.0 * n * n * d
     dense = [2.0 * a * b for a, b in _dense(config)]
@@ -223,8 +226,9 @@ def _memory(config: Config, state: step.State, data: int, fsdp: int) -> Memory:
     whole = _bytes(state.params, 1)
     parameters = _bytes(state.params, fsdp)
     optimizer = _bytes(state.opt_state, fsdp)
-    # pt, eta and phi of jets; of views a mask besides.
-    batch = config.batch / devices * _slots(config) * (3 * FLOAT + 2 * (3 * FLOAT + 1))
+    # pt, eta, phi and extras of jets; of views a mask besides.
+    columns = (3 + len(config.data.extras)) * FLOAT
+    batch = config.batch / devices * _slots(config) * (columns + 2 * (columns + 1))
     gradients = whole if fsdp > 1 and config.chunks > 1 else parameters
     gathered = whole if fsdp > 1 else 0
     activations = share / config.chunks * _kept(config)

@@ -42,7 +42,7 @@ def stream_layers(
     """The asked-for layers of the jets `indices`, in order, a batch at a time, without dropout or augmentation."""
     mesh = sharding.local_mesh()
     embed, split = step.make_embed(config, tuple(layers), mesh), sharding.split(mesh)
-    for batch, jets in sequential_batches(store, indices, batch_jets(), config.data.constituents):
+    for batch, jets in sequential_batches(store, indices, batch_jets(), config.data.constituents, config.data.extras):
         yield {name: np.asarray(x)[:jets] for name, x in embed(params, jax.device_put(batch, split)).items()}
 
 

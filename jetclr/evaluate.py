@@ -16,6 +16,7 @@ from jaxtyping import Float, Float32, Int32
 from augmentations.jets import center
 from jetclr import encoder, step
 from jetclr.checkpoint import Which
+from jetclr.config import Data
 from jetclr.data.pipeline import Slice
 from jetclr.data.store import Store
 from jetclr.embed import embed_jets
@@ -61,13 +62,13 @@ def probe_run(
 ) -> Evaluation:
     """Fit linear probes on `train` jets' representations and measure them on `test` jets.
 
-    Label 0 is background, every other label signal. Raises UserError if a store has no labels or only one class, or
-    if the run has no checkpoint.
+    The lowest label (mostly 0, QCD) is background, every other one signal. Raises UserError if a store has no labels or
+    only one class, or if the run has no checkpoint.
     """
     run = open_run(run_path, which)
     stores = Store(*train), Store(*test)
     _warn_of_overlap(run, train, test)
-    labels = tuple(_signal(store) for store in stores)
+    labels = _signal(stores)
     results: list[ProbeResult] = []
     sets = list(_representations(run))
     with jet_progress("probing", total=2 * len(sets), unit="fits") as advance:
@@ -117,13 +118,15 @@ def _features(
         found = [embed_jets(run.config, params, s, i, layers) for s, i in zip(stores, indices, strict=True)]
         for layer in layers:
             yield f"{state} {layer}", [part.pop(layer) for part in found]
-    yield "raw constituents", [_raw(s, i, run.config.data.constituents) for s, i in zip(stores, indices, strict=True)]
+    yield "raw constituents", [_raw(s, i, run.config.data) for s, i in zip(stores, indices, strict=True)]
 
 
-def _raw(store: Store, indices: np.ndarray, constituents: int) -> Float32[np.ndarray, "B D"]:
-    jets = center(step.to_jets(store.gather(indices, constituents)))
+def _raw(store: Store, indices: np.ndarray, data: Data) -> Float32[np.ndarray, "B D"]:
+    """What the encoder is given, as it is: pt, eta and phi of all constituents, then each extra of all."""
+    jets = center(step.to_jets(store.gather(indices, data.constituents, data.extras)))
     pt, eta, phi, mask = (np.asarray(x) for x in (jets.pt, jets.eta, jets.phi, jets.mask))
-    return raw_constituents(pt, eta, phi, mask, constituents)
+    raw = raw_constituents(pt, eta, phi, mask, data.constituents)
+    return np.concatenate([raw, *(np.asarray(jets.extras[name]) for name in data.extras)], axis=1)
 
 
 def _fit_both(name: str, x: Float32[np.ndarray, "B D"], y: Int32[np.ndarray, " B"], seed: int) -> Iterator[LinearProbe]:
@@ -156,13 +159,21 @@ def _measure(
     )
 
 
-def _signal(store: Store) -> Int32[np.ndarray, " jets"]:
-    if "label" not in store.columns:
-        raise UserError(f"{store} has no labels; a probe needs a column 'label'")
-    label = (store.column("label") > 0).astype(np.int32)
-    if len(np.unique(label)) < 2:
-        raise UserError(f"all jets of {store} are {'signal' if label[0] else 'background'}; a probe needs both")
-    return label
+def _signal(stores: Sequence[Store]) -> list[Int32[np.ndarray, " _"]]:
+    """Which jets of each store are signal: 0 for those of the lowest label in any of them, else 1."""
+    for store in stores:
+        if "label" not in store.columns:
+            raise UserError(f"{store} has no labels; a probe needs a column 'label'")
+    found = [store.column("label") for store in stores]
+    for store, label in zip(stores, found, strict=True):
+        if not np.isfinite(label).all():
+            raise UserError(f"jet {np.argmin(np.isfinite(label))} of {store} has a label that is NaN or infinite")
+    background = min(label.min() for label in found)
+    signal = [(label > background).astype(np.int32) for label in found]
+    for store, one in zip(stores, signal, strict=True):
+        if len(np.unique(one)) < 2:
+            raise UserError(f"all jets of {store} are {'signal' if one[0] else 'background'}; a probe needs both")
+    return signal
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:

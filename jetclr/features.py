@@ -11,8 +11,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from augmentations.jets import Jets, center, pt_fraction
+from jetclr.data.names import CONSTITUENT_TYPES
 
-FeatureName = Literal["pt_600", "z", "log_z", "log_pt", "eta", "phi", "r", "r2"]
+FeatureName = Literal[
+    "pt_600", "z", "log_z", "log_pt", "eta", "phi", "r", "r2", "charge", "d0", "d0_error", "dz", "dz_error", "puppi",
+    "charged_hadron", "neutral_hadron", "photon", "electron", "muon",
+]  # fmt: skip
 
 # Softer than any constituent that a detector sees; keeps logarithms of padding finite.
 FLOOR = 1e-8
@@ -30,6 +34,21 @@ _FEATURES: dict[str, Callable[[Jets, Array], Array]] = {
 }
 
 
+# Features made of one extra: the name of this, and what becomes of it. Impact parameters as in arXiv:2202.03772.
+_OF_EXTRAS: dict[str, tuple[str, Callable[[Array], Array]]] = {
+    "charge": ("charge", lambda x: x),
+    "d0": ("d0", jnp.tanh),
+    "d0_error": ("d0_error", lambda x: jnp.clip(x, 0, 1)),
+    "dz": ("dz", jnp.tanh),
+    "dz_error": ("dz_error", lambda x: jnp.clip(x, 0, 1)),
+    "puppi": ("puppi", lambda x: x),
+} | {
+    kind.replace(" ", "_"): ("type", lambda x, number=number: jnp.asarray(x == number, x.dtype))
+    for number, kind in enumerate(CONSTITUENT_TYPES)
+    if kind != "other"
+}
+
+
 class Inputs(NamedTuple):
     """What the encoder sees of one jet: features [N, F], pT fractions [N], mask [N]; all zero where padded."""
 
@@ -43,8 +62,10 @@ class Features:
     """Which numbers of a constituent the encoder sees.
 
     `columns` are names of `FeatureName`: pT / 600 GeV, pT fraction z, its logarithm, log pT [GeV], eta, phi, distance
-    from the centroid. With `center` the angles are taken from the pT-weighted centroid, which makes the encoder
-    exactly invariant under translations.
+    from the centroid; and, of the extras of the same names, charge, tanh of the impact parameters [mm], their errors up
+    to 1 mm, PUPPI weight, and whether extra `type` is that of a charged_hadron, neutral_hadron, photon, electron or
+    muon. With `center` the angles are taken from the pT-weighted centroid, which makes the encoder exactly invariant
+    under translations.
     """
 
     columns: tuple[FeatureName, ...] = ("z", "log_z", "eta", "phi", "r")
@@ -54,9 +75,21 @@ class Features:
         if not self.columns:
             raise ValueError("Features.columns is empty; the encoder needs at least one feature")
 
+    @property
+    def needs(self) -> dict[str, str]:
+        """The features that are made of extras: name of the feature -> name of the extra."""
+        return {name: _OF_EXTRAS[name][0] for name in self.columns if name in _OF_EXTRAS}
+
     def __call__(self, jets: Jets) -> Inputs:
         if self.center:
             jets = center(jets)
         z = pt_fraction(jets)
-        x = jnp.stack([_FEATURES[name](jets, z) for name in self.columns], axis=-1)
+        x = jnp.stack([_feature(name, jets, z) for name in self.columns], axis=-1)
         return Inputs(jnp.where(jets.mask[..., None], x, 0), z, jets.mask)
+
+
+def _feature(name: str, jets: Jets, z: Array) -> Array:
+    if name in _FEATURES:
+        return _FEATURES[name](jets, z)
+    extra, change = _OF_EXTRAS[name]
+    return change(jets.extras[extra])

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jetclr import cost
 from jetclr.config import Config
+from jetclr.data.buckets import Layout
 from jetclr.encoder import Precision
 
 CLOCK = ("jets_per_s", "jets_per_s_per_device", "step_ms", "data_ms", "device_ms", "memory_gib", "tflops", "peak_share")
@@ -26,13 +27,13 @@ class Meter:
 
     def __init__(self, config: Config, devices: int) -> None:
         self._batch, self._devices = config.batch, devices
-        self._tflop = cost.step_flops(config) / 1e12
+        self._step_flops = lru_cache(maxsize=4)(lambda layout: cost.step_flops(config, layout))
         self._peak = peak_tflops(config.precision) * devices
         self.restart()
 
     def restart(self) -> None:
         """Forget what was measured."""
-        self._steps, self._data, self._device = 0, 0.0, 0.0
+        self._steps, self._flops, self._data, self._device = 0, 0.0, 0.0, 0.0
         self._since = time.perf_counter()
 
     @contextmanager
@@ -49,9 +50,17 @@ class Meter:
         yield
         self._device += time.perf_counter() - start
 
-    def step(self) -> None:
-        """One more step was started."""
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Does not count the time inside at all."""
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
+
+    def step(self, layout: Layout | None = None) -> None:
+        """One more step was started, on a batch of this layout (None: all jets padded in full)."""
         self._steps += 1
+        self._flops += self._step_flops(layout)
 
     def rates(self) -> dict[str, float]:
         """The metrics `CLOCK`.
@@ -64,7 +73,7 @@ class Meter:
         seconds = max(time.perf_counter() - self._since, 1e-9)
         steps = max(self._steps, 1)
         jets_per_s = self._steps * self._batch / seconds
-        tflops = self._tflop * self._steps / seconds
+        tflops = self._flops / 1e12 / seconds
         return {
             "jets_per_s": jets_per_s,
             "jets_per_s_per_device": jets_per_s / self._devices,

@@ -185,7 +185,7 @@ def principal_plane(features: Float[np.ndarray, "B D"]) -> tuple[Float[np.ndarra
 
 def _rotation_similarity(run: Run, store: Store) -> dict[str, tuple[np.ndarray, ...]]:
     """Label -> (angle, mean, low, high) of the cosine between a jet's embedding and its rotated copy's."""
-    batch = store.gather(_sample(store, SIMILARITY_JETS), run.config.data.constituents)
+    batch = store.gather(_sample(store, SIMILARITY_JETS), run.config.data.constituents, run.config.data.extras)
     angles = np.linspace(0, 2 * np.pi, ANGLES)
     out: dict[str, tuple[np.ndarray, ...]] = {}
     for state, params in (("trained", run.params), ("untrained", step.init_params(run.config))):

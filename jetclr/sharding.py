@@ -4,15 +4,16 @@ The mesh has two axes, "data" and "fsdp". Jets are split over both. Without fsdp
 with it each holds a share of every large one, and XLA gathers a layer when it is needed and scatters its gradient.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Int64
+from jaxtyping import Array, Int64
 
 from jetclr.errors import UserError
 
@@ -35,11 +36,11 @@ class Devices:
             raise ValueError(f"Devices.data is {self.data} and Devices.fsdp {self.fsdp}; give 0 or more, and 1 or more")
 
 
-def make_mesh(shape: Devices, batch: int, chunks: int = 1) -> Mesh:
+def make_mesh(shape: Devices, batch: int, chunks: int = 1, groups: int = 1) -> Mesh:
     """The mesh of `shape` over the devices of all processes.
 
     Raises UserError if there are too few devices, if several processes would leave some of theirs idle, or, with sizes
-    that would do, if devices times `chunks` do not divide `batch`.
+    that would do, if devices times `chunks` do not divide each of `groups` equal parts of `batch`.
     """
     there = jax.device_count()
     if shape.data == 0 and there % shape.fsdp:
@@ -52,17 +53,18 @@ def make_mesh(shape: Devices, batch: int, chunks: int = 1) -> Mesh:
         raise UserError(
             f"mesh {data} x {shape.fsdp} uses {used} of {there} devices; with several processes it must use all"
         )
-    check_batch(batch, used, chunks)
+    check_batch(batch, used, chunks, groups)
     return _mesh(data, shape.fsdp, jax.devices()[:used])
 
 
-def check_batch(batch: int, devices: int, chunks: int) -> None:
-    """Raise UserError, with sizes that would do, if devices times chunks do not divide the batch."""
-    unit = devices * chunks
+def check_batch(batch: int, devices: int, chunks: int, groups: int = 1) -> None:
+    """Raise UserError, with sizes that would do, if devices times chunks do not divide each group of the batch."""
+    unit = devices * chunks * groups
     if batch % unit:
         nearest = [size for size in (batch - batch % unit, batch + unit - batch % unit) if size > 0]
         split = f"{devices} device{'s' if devices > 1 else ''}" + (f" in {chunks} chunks" if chunks > 1 else "")
-        raise UserError(f"batch {batch} does not divide over {split}; {' or '.join(map(str, nearest))} would")
+        whole = f"batch {batch}" + (f", cut into {groups} groups by data.buckets," if groups > 1 else "")
+        raise UserError(f"{whole} does not divide over {split}; {' or '.join(map(str, nearest))} would")
 
 
 def local_mesh() -> Mesh:
@@ -152,6 +154,21 @@ def place(mesh: Mesh, batch: int, local: dict[str, np.ndarray]) -> dict[str, jax
         return jax.make_array_from_callback((batch, *x.shape[1:]), split(mesh), part)
 
     return {name: put(x) for name, x in local.items()}
+
+
+def join_pieces(mesh: Mesh, pieces: Sequence[Array]) -> Array:
+    """Arrays [M_k, ...] split over all devices as one [sum of M_k, ...], in an order that leaves each row where it is.
+
+    Device by device: its rows of the first array, then of the second, and so on.
+    """
+    if len(pieces) == 1:
+        return pieces[0]
+
+    def by_device(x: Array) -> Array:
+        return jax.lax.with_sharding_constraint(x.reshape(mesh.size, -1, *x.shape[1:]), split(mesh))
+
+    whole = jnp.concatenate([by_device(x) for x in pieces], axis=1)
+    return jax.lax.with_sharding_constraint(whole, split(mesh)).reshape(-1, *pieces[0].shape[1:])
 
 
 def on_host(mesh: Mesh, tree: Any) -> Any:

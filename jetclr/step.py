@@ -1,6 +1,7 @@
 """One training step: augment, encode, compare, update. Pure functions of (state, batch), jitted over a mesh.
 
-Randomness is a function of (seed, step, role) alone, so nothing random is ever saved.
+A batch is a tuple of pieces, padded apart: each is augmented and encoded by itself, and the objective sees all of them.
+Randomness is a function of (seed, step, role, piece) alone, so nothing random is ever saved.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,12 +40,13 @@ class State(NamedTuple):
 
 
 Batch = Mapping[str, Array | np.ndarray]
-TrainStep = Callable[[State, Batch], tuple[State, dict[str, Float[Array, ""]]]]
+TrainStep = Callable[[State, tuple[Batch, ...]], tuple[State, dict[str, Float[Array, ""]]]]
 
 
-def stream(seed: int, step: Int[Array, ""] | int, role: Role) -> Key[Array, ""]:
-    """The random key of one role at one step of a run."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), role)
+def stream(seed: int, step: Int[Array, ""] | int, role: Role, piece: int = 0) -> Key[Array, ""]:
+    """The random key of one role at one step of a run, for one piece of the batch."""
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), role)
+    return jax.random.fold_in(key, piece) if piece else key
 
 
 def to_jets(batch: Batch) -> Jets:
@@ -57,7 +59,8 @@ def init_params(config: Config) -> encoder.Params:
     """The untrained parameters of a run: a function of its seed."""
     network = encoder.build(config.encoder, config.head)
     blank = jnp.zeros(config.data.constituents)
-    return network.init(stream(config.seed, 0, Role.INIT), config.features(make_jets(blank, blank, blank)))
+    jets = make_jets(blank, blank, blank, dict.fromkeys(config.data.extras, blank))
+    return network.init(stream(config.seed, 0, Role.INIT), config.features(jets))
 
 
 def init_state(config: Config) -> State:
@@ -67,9 +70,9 @@ def init_state(config: Config) -> State:
 
 
 def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
-    """The jitted step (state, batch [B, N]) -> (state, metrics): the batch split over the mesh, the state donated.
+    """The jitted step (state, pieces [B_k, N_k]) -> (state, metrics): pieces split over the mesh, the state donated.
 
-    The objective sees the projections of the whole batch. With `config.chunks` above 1 they come from encoding the
+    The objective sees the projections of all pieces. With `config.chunks` above 1 they come from encoding the
     batch piece by piece (GradCache, arXiv:2101.06983), with the same loss and gradient.
     """
     optimizer = config.optim.build(config.steps)
@@ -84,8 +87,8 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
         pairs = z.reshape(-1, 2, z.shape[1])
         return config.objective(pairs[:, 0], pairs[:, 1], gather, logged)
 
-    def train_step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
-        views = _views(config, state.step, to_jets(batch))
+    def train_step(state: State, batch: tuple[Batch, ...]) -> tuple[State, dict[str, Array]]:
+        views = tuple(_views(config, state.step, piece, to_jets(jets)) for piece, jets in enumerate(batch))
         z, pull_back = _encode(config, mesh, state.params, views)
         logged = ((state.step + 1) % config.log.every == 0) | (state.step + 1 == config.steps)
         (loss, metrics), gradient_of_z = jax.value_and_grad(loss_of, has_aux=True)(z, logged)
@@ -109,20 +112,22 @@ class _Views(NamedTuple):
     keys: Key[Array, " M"]
 
 
-def _views(config: Config, step: Int[Array, ""], jets: Jets) -> _Views:
+def _views(config: Config, step: Int[Array, ""], piece: int, jets: Jets) -> _Views:
     a, b = (
-        batched(view)(stream(config.seed, step, role), jets)
+        batched(view)(stream(config.seed, step, role, piece), jets)
         for view, role in zip(config.views, (Role.VIEW_A, Role.VIEW_B), strict=True)
     )
     both = jax.tree.map(lambda x, y: jnp.stack([x, y], axis=1).reshape(-1, *x.shape[1:]), a, b)
-    return _Views(both, jax.random.split(stream(config.seed, step, Role.DROPOUT), both.pt.shape[0]))
+    return _Views(both, jax.random.split(stream(config.seed, step, Role.DROPOUT, piece), both.pt.shape[0]))
 
 
 PullBack = Callable[[Float[Array, "M P"]], encoder.Params]
 
 
-def _encode(config: Config, mesh: Mesh, params: encoder.Params, views: _Views) -> tuple[Float[Array, "M P"], PullBack]:
-    """Projections of all views, and the function from the loss's gradient by them to that by the parameters.
+def _encode(
+    config: Config, mesh: Mesh, params: encoder.Params, views: tuple[_Views, ...]
+) -> tuple[Float[Array, "M P"], PullBack]:
+    """Projections of all pieces' views, and the function from the loss's gradient by them to that by the parameters.
 
     In chunks, both encode: the first keeps nothing but the projections, the second repeats a chunk at a time.
     """
@@ -136,24 +141,30 @@ def _encode(config: Config, mesh: Mesh, params: encoder.Params, views: _Views) -
         z = jax.lax.map(lambda chunk: project(params, chunk), _chunked(views, config.chunks))
         return jnp.moveaxis(z, 0, 1).reshape(-1, z.shape[-1])
 
-    def gradient_of_chunks(params: encoder.Params, views: _Views, cotangent: Float[Array, "M P"]) -> encoder.Params:
+    def project_pieces(params: encoder.Params, views: tuple[_Views, ...]) -> tuple[Array, ...]:
+        return tuple((project if config.chunks == 1 else project_chunks)(params, piece) for piece in views)
+
+    def gradient_of_chunks(
+        params: encoder.Params, views: tuple[_Views, ...], cotangents: tuple[Array, ...]
+    ) -> encoder.Params:
         def add(total: encoder.Params, chunk: tuple[_Views, Array]) -> tuple[encoder.Params, None]:
             _, pull_back = jax.vjp(lambda params: project(params, chunk[0]), params)
             return jax.tree.map(jnp.add, total, pull_back(chunk[1])[0]), None
 
-        chunks = _chunked((views, cotangent), config.chunks)
-        total, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), chunks)
+        total = jax.tree.map(jnp.zeros_like, params)
+        for piece in zip(views, cotangents, strict=True):
+            total, _ = jax.lax.scan(add, total, _chunked(piece, config.chunks))
         return sharding.sum_over_devices(mesh, total)
 
     # The devices encode apart, each the views it has, so that gradients meet once, as sums over all views of a device.
     # Left to itself XLA adds them up over devices in every turn of the loop, and biases for every constituent.
+    encode = sharding.on_each_device(mesh, project_pieces, (False, True), True)
     if config.chunks == 1:
-        encode = sharding.on_each_device(mesh, project, (False, True), True)
-        z, pull_back = jax.vjp(lambda params: encode(params, views), params)
+        z, pull_back = jax.vjp(lambda params: sharding.join_pieces(mesh, encode(params, views)), params)
         return z, lambda cotangent: pull_back(cotangent)[0]
-    encode = sharding.on_each_device(mesh, project_chunks, (False, True), True)
     gradient = sharding.on_each_device(mesh, gradient_of_chunks, (False, True, True), False)
-    return encode(params, views), lambda cotangent: gradient(params, views, cotangent)
+    z, apart = jax.vjp(lambda pieces: sharding.join_pieces(mesh, pieces), encode(params, views))
+    return z, lambda cotangent: gradient(params, views, *apart(cotangent))
 
 
 def _chunked(tree: Any, chunks: int) -> Any:

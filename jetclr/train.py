@@ -22,7 +22,10 @@ from jetclr import config as configs
 from jetclr import distributed, embed, encoder, sharding, step
 from jetclr.checkpoint import PROBE_AUC, Checkpoints
 from jetclr.config import Config, foreign_transforms
-from jetclr.data.pipeline import BatchSource, Slice, training_batches
+from jetclr.data.buckets import GROUPS, Layout, padding
+from jetclr.data.chunk import COORDINATES
+from jetclr.data.pipeline import Batch, BatchSource, Slice, check_extras, training_batches
+from jetclr.data.sampling import Sampling, selected
 from jetclr.data.store import Store
 from jetclr.errors import UserError
 from jetclr.logs import Logs
@@ -76,11 +79,11 @@ def pretrain(config: Config, workdir: Path, *, stop_at: int | None = None, profi
             logs: list[Logs] = []
             distributed.together(lambda: logs.append(stack.enter_context(Logs(workdir, start))), first_only=True)
             if distributed.is_first():
-                print(f"{source.store}, {mesh.size} device(s), from step {start:,}; compiling", file=sys.stderr)
+                print(f"{_told(source)}, {mesh.size} device(s), from step {start:,}; compiling", file=sys.stderr)
             loop = _Loop(config, mesh, source, checkpoints, logs[0] if logs else None, probe, stopped)
             if profile:
                 loop.trace = Trace(workdir, start)
-            loop.compile(state, start)
+            loop.compile(state, source.layout)
             reached = loop.run(state, start, last)
         return Outcome(reached, None if stopped.signal is None else signal.Signals(stopped.signal))
 
@@ -93,7 +96,7 @@ def _check(config: Config, stop_at: int | None) -> Mesh:
         raise UserError(f"{', '.join(foreign)}: not part of augmentations; give the config file that defines it")
     if not config.data.train:
         raise UserError("no jets to train on: set data.train in the config, or give --data.train STORE")
-    return sharding.make_mesh(config.mesh, config.batch, config.chunks)
+    return sharding.make_mesh(config.mesh, config.batch, config.chunks, GROUPS if config.data.buckets else 1)
 
 
 def _open(config: Config, mesh: Mesh, workdir: Path, stack: ExitStack) -> tuple[BatchSource, ValidationProbe | None]:
@@ -101,17 +104,21 @@ def _open(config: Config, mesh: Mesh, workdir: Path, stack: ExitStack) -> tuple[
     opened: list[tuple[BatchSource, ValidationProbe | None]] = []
 
     def open_data() -> None:
-        train = Store(*config.data.train)
+        data = config.data
+        train = Store(*data.train)
         source = BatchSource(
             train,
             batch=config.batch,
-            constituents=config.data.constituents,
-            slots=config.data.slots,
+            constituents=data.constituents,
+            slots=data.slots,
             seed=config.seed,
             steps=config.steps,
-            part=Slice(0, 1 if config.data.validation else 1 - config.data.holdout),
-            window_blocks=config.data.window_blocks,
-            rows=sharding.local_rows(mesh, config.batch),
+            extras=data.extras,
+            part=Slice(0, 1 if data.validation else 1 - data.holdout),
+            sampling=Sampling(data.where, data.fraction, data.shares, data.weight, data.balance, data.flat),
+            window_blocks=data.window_blocks,
+            buckets=data.buckets,
+            rows=lambda jets: sharding.local_rows(mesh, jets),
         )
         opened.append((source, _validation_probe(config, train)))
 
@@ -130,6 +137,15 @@ def _open(config: Config, mesh: Mesh, workdir: Path, stack: ExitStack) -> tuple[
     if distributed.several():
         distributed.together(see_folder)
     return opened[0]
+
+
+def _told(source: BatchSource) -> str:
+    """What is trained on, in words."""
+    told = f"{source.store}, {source.jets:,} draws an epoch"
+    if source.layout == source.full:
+        return told
+    pieces = " + ".join(f"{jets} x {slots}" for jets, slots in source.layout)
+    return f"{told}, batches of {pieces} slots ({100 * padding(source.layout) / padding(source.full):.0f} % of all)"
 
 
 def _same_settings(config: Config, stop_at: int | None) -> None:
@@ -195,15 +211,22 @@ def _abandon(told: str, cause: BaseException | None) -> distributed.Abandon:
 def _validation_probe(config: Config, train: Store) -> ValidationProbe | None:
     """AUC of a logistic regression on validation jets' embeddings: fitted on one half, measured on the other.
 
-    None if the config asks for no probe, or there are no labelled validation jets of two classes.
+    Held-out jets of the train stores are those that `data.where` selects, each once: weights, and `data.fraction`, are
+    for training, so that runs with other ones are measured on the same jets. Jets of validation stores are taken as
+    they are. None if the config asks for no probe, or there are no labelled validation jets of two classes. Raises
+    UserError if a validation store lacks one of `data.extras`.
     """
     data, settings = config.data, config.probe
     store = Store(*data.validation) if data.validation else train
+    check_extras(store, data.extras)
     indices = (Slice() if data.validation else Slice(1 - data.holdout, 1)).indices(store)
+    if data.where and not data.validation:
+        indices = indices[selected(store, data.where)[indices]]
     if not settings.every or "label" not in store.columns or len(indices) < 2:
         return None
     indices = np.sort(np.random.default_rng(config.seed).permutation(indices)[: settings.jets])
-    label = (store.column("label")[indices] > 0).astype(np.int32)
+    label = store.column("label")[indices]
+    label = (label > label.min()).astype(np.int32)
     fit, test = slice(0, None, 2), slice(1, None, 2)
     if any(len(np.unique(label[part])) < 2 for part in (fit, test)):
         return None
@@ -239,13 +262,17 @@ class _Loop:
         self.config, self.mesh, self.source = config, mesh, source
         self.checkpoints, self.logs, self.probe, self.stopped = checkpoints, logs, probe, stopped
         self.train_step: Any = step.make_train_step(config, mesh)
+        self.compiled: dict[Layout, Any] = {}
         self.unchecked: list[tuple[int, dict[str, jax.Array]]] = []  # metrics not yet looked at, by step
         self.newest: dict[str, float] = {}  # the metrics of the last logged step, the probe's among them
         self.meter = Meter(config, mesh.size)
 
-    def compile(self, state: step.State, start: int) -> None:
-        """Compile before the first step, so that no rate counts it."""
-        self.train_step = self.train_step.lower(state, self._place(self.source[start])).compile()
+    def compile(self, state: step.State, layout: Layout) -> None:
+        """Compile the step for batches of a layout, so that no rate counts it."""
+        at = sharding.split(self.mesh)
+        names = (*COORDINATES, *self.config.data.extras)
+        pieces = tuple(dict.fromkeys(names, jax.ShapeDtypeStruct(piece, np.float32, sharding=at)) for piece in layout)
+        self.compiled[layout] = self.train_step.lower(state, pieces).compile()
 
     def run(self, state: step.State, start: int, last: int) -> int:
         """Train from step `start` to `last`, or to a signal; the state is saved when this returns the step reached."""
@@ -258,10 +285,14 @@ class _Loop:
             while done < last and not self.stopped():
                 with self.meter.data():
                     batch = next(batches)
+                layout = self._layout(batch)
+                if layout not in self.compiled:  # a rare batch that does not fit into its pieces
+                    with self.meter.aside():
+                        self.compile(state, layout)
                 with self.meter.device():  # a CPU may do the step at once
-                    state, metrics = self.train_step(state, self._place(batch))
+                    state, metrics = self.compiled[layout](state, self._place(batch, layout))
                 done += 1
-                self.meter.step()
+                self.meter.step(layout)
                 self.unchecked.append((done, metrics))
                 in_flight.append(metrics)
                 if self.trace is not None:
@@ -283,8 +314,15 @@ class _Loop:
         self.checkpoints.wait()
         return done
 
-    def _place(self, batch: dict[str, np.ndarray]) -> step.Batch:
-        return sharding.place(self.mesh, self.config.batch, batch)
+    def _layout(self, batch: tuple[Batch, ...]) -> Layout:
+        """That of the whole batch, of which this process has its rows."""
+        slots = [piece["pt"].shape[1] for piece in batch]
+        planned = self.source.layout
+        return planned if slots == [length for _, length in planned] else self.source.full
+
+    def _place(self, batch: tuple[Batch, ...], layout: Layout) -> tuple[step.Batch, ...]:
+        pieces = zip(batch, layout, strict=True)
+        return tuple(sharding.place(self.mesh, jets, piece) for piece, (jets, _) in pieces)
 
     def _check(self) -> dict[str, float]:
         """Look at every step since the last look; the numbers of the newest. Raises NonFinite at the first bad one."""

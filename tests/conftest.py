@@ -39,6 +39,15 @@ from tests.toys import toy_chunk  # noqa: E402
 settings.register_profile("jax", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("jax")
 
+# Started first, or one worker would be left alone with them at the end.
+LONG = ("tests/test_documentation.py", "tests/jetclr/test_parallel.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long tests first; every worker of xdist finds the same order."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
 CONFIG = Path(__file__).parent / "tiny_config.py"
 
 

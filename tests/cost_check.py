@@ -18,6 +18,7 @@ from augmentations import Chain
 from jetclr import sharding, step
 from jetclr.config import Config, Data, load
 from jetclr.cost import step_cost
+from jetclr.data.buckets import Layout
 from jetclr.encoder import Encoder, Head
 
 ROOT = Path(__file__).parent.parent
@@ -54,19 +55,20 @@ class Found(NamedTuple):
     """Bytes that it sends when gradients and metrics are added up."""
 
 
-def compile_step(config: Config, data: int, fsdp: int) -> jax.stages.Compiled:
-    """The real step for a mesh of data x fsdp devices, compiled from shapes alone."""
+def compile_step(config: Config, data: int, fsdp: int, layout: Layout | None = None) -> jax.stages.Compiled:
+    """The real step for a mesh of data x fsdp devices, compiled from shapes alone: those of `layout`, or one piece."""
     mesh = sharding.make_mesh(sharding.Devices(data, fsdp), config.batch, config.chunks)
     state = sharding.abstract(mesh, jax.eval_shape(lambda: step.init_state(config)))
-    shape = (config.batch, max(config.data.slots, config.data.constituents))
-    column = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding.split(mesh))
+    layout = layout or ((config.batch, max(config.data.slots, config.data.constituents)),)
+    columns = [jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding.split(mesh)) for shape in layout]
+    pieces = tuple(dict.fromkeys(("pt", "eta", "phi"), column) for column in columns)
     train_step = step.make_train_step(config, mesh)
-    return train_step.lower(state, dict.fromkeys(("pt", "eta", "phi"), column)).compile()  # type: ignore[attr-defined]
+    return train_step.lower(state, pieces).compile()  # type: ignore[attr-defined]
 
 
-def measure(config: Config, data: int, fsdp: int) -> Found:
+def measure(config: Config, data: int, fsdp: int, layout: Layout | None = None) -> Found:
     """What XLA reports of the compiled step."""
-    compiled = compile_step(config, data, fsdp)
+    compiled = compile_step(config, data, fsdp, layout)
     flops, sent = 0.0, {"gathered": 0.0, "summed": 0.0}
     for found in instructions(compiled.as_text()):
         if found.operation == "dot":

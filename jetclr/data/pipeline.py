@@ -7,9 +7,12 @@ larger one is read from the disk in long stretches, each window's blocks asked f
 Two windows should fit in memory. Measured: batches of 1,024 jets of 50 constituents from a store of 7.8 million jets
 (6 GiB), process and page cache held to 1 GiB together: 1.3 ms in the median, 1.9 ms on average, 525,000 jets/s; with
 windows of 64 blocks, which did not fit, the disk was read a thousand times over.
+
+Jets may be selected and weighted (`sampling`): an epoch then draws each as often as its weight says. A batch is a tuple
+of pieces, one or, with `buckets`, several that are padded to different lengths.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -18,10 +21,20 @@ import grain
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from jetclr.data.buckets import Layout, choose_layout, fits, multiplicities
+from jetclr.data.flags import is_number
+from jetclr.data.sampling import EACH_JET_ONCE, Draws, EachOnce, Sampling, jet_weights
 from jetclr.data.store import Store
 from jetclr.errors import UserError
 
-Batch = dict[str, Float32[np.ndarray, "B N"]]
+Batch = dict[str, Float32[np.ndarray, "_ _"]]
+"""One piece of a batch, padded: column name -> [B, N]. Pieces differ in both, so these names are not bound here."""
+
+Rows = Callable[[int], Int64[np.ndarray, " rows"]]
+"""Of a piece of so many jets, the rows that this process reads."""
+
+# Batches at the start of a run, by whose multiplicities the lengths of pieces are chosen.
+LAYOUT_BATCHES = 64
 
 
 @dataclass(frozen=True)
@@ -47,15 +60,18 @@ class Slice:
 
 class _Epoch(NamedTuple):
     order: np.ndarray  # blocks in the order they are visited
-    ends: np.ndarray  # jets up to the end of each window
+    ends: np.ndarray  # draws up to the end of each window
+    offset: float  # of the systematic draws
 
 
 class BatchSource:
     """Random access to the batches of a run, for Grain: a pure function of (seed, item).
 
-    `batch` jets of up to `constituents` constituents, padded to `slots`, over all processes; of each batch this one
-    reads only `rows` (None: all), so the batches are the same for any number of processes. Raises UserError if there
-    are fewer jets than one batch needs.
+    `batch` jets of up to `constituents` constituents, padded to `slots`, over all processes; of each piece this one
+    reads only `rows` (None: all), so the batches are the same for any number of processes. `extras` are constituent
+    columns that are read beside pt, eta and phi. With `buckets`, increasing lengths below `constituents`, jets of a
+    batch are in rising order of multiplicity and `layout` has several pieces. Raises UserError if stores lack a column,
+    if there are fewer jets than one batch needs, and for whatever `jet_weights` finds wrong.
     """
 
     def __init__(
@@ -67,23 +83,37 @@ class BatchSource:
         seed: int,
         steps: int,
         slots: int = 0,
+        extras: tuple[str, ...] = (),
         part: Slice = Slice(),
+        sampling: Sampling = EACH_JET_ONCE,
         window_blocks: int = 16,
-        rows: Int64[np.ndarray, " rows"] | None = None,
+        buckets: tuple[int, ...] = (),
+        rows: Rows | None = None,
     ) -> None:
-        self.store, self._batch = store, batch
-        self._constituents, self._slots = constituents, max(slots, constituents)
+        check_extras(store, extras)
+        self.store, self._batch, self._extras = store, batch, extras
+        self._constituents, self._room = constituents, max(slots - constituents, 0)
         self._seed, self._steps, self._window_blocks = seed, steps, window_blocks
-        self._first, self._count = part.rows(np.diff(store.starts))
-        self._per_epoch = int(self._count.sum()) // batch
+        first, count = part.rows(np.diff(store.starts))
+        self._draws: Draws | EachOnce = EachOnce(store.starts, first, count)
+        if sampling != EACH_JET_ONCE:
+            self._draws = Draws(store.starts, jet_weights(store, sampling, first, count))
+        self._per_epoch = self._draws.jets // batch
         if self._per_epoch == 0:
-            raise UserError(
-                f"{store} leaves {int(self._count.sum()):,} jets to train on, fewer than one batch of {batch}"
-            )
-        self._rows = slice(None) if rows is None else rows
+            raise UserError(f"{store} leaves {self._draws.jets:,} jets to train on, fewer than one batch of {batch}")
+        self._rows: Rows = np.arange if rows is None else rows
         # Of this source, not of the class: several sources live at once, and each forgets its windows with itself.
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
         self._window = lru_cache(maxsize=3)(self._make_window)
+        self.full: Layout = ((batch, constituents + self._room),)
+        """Of a batch that does not fit into `layout`: one piece, padded in full."""
+        self.layout = self._choose_layout(buckets) if buckets else self.full
+        """(jets, slots) of the pieces of nearly every batch."""
+
+    @property
+    def jets(self) -> int:
+        """How many jets are drawn in an epoch."""
+        return self._draws.jets
 
     def __len__(self) -> int:
         return self._steps
@@ -91,10 +121,34 @@ class BatchSource:
     def __repr__(self) -> str:
         return f"BatchSource({self.store}, batch={self._batch}, seed={self._seed})"
 
-    def __getitem__(self, item: int) -> Batch:
-        jets = self.store.gather(self.indices(int(item))[self._rows], self._constituents)
-        room = ((0, 0), (0, self._slots - self._constituents))
-        return {name: np.pad(x, room) for name, x in jets.items()} if room[1][1] else jets
+    def __getitem__(self, item: int) -> tuple[Batch, ...]:
+        jets, layout = self.arranged(int(item))
+        ends = np.cumsum([n for n, _ in layout])
+        rows = [self._rows(n) for n, _ in layout]
+        mine = np.concatenate([jets[end - n :][r] for end, (n, _), r in zip(ends, layout, rows, strict=True)])
+        read = self.store.gather(mine, self._constituents, self._extras)
+        cuts = np.cumsum([len(r) for r in rows])[:-1]
+        parts = {name: np.split(x, cuts) for name, x in read.items()}
+        return tuple(
+            {name: _padded(values[piece], slots) for name, values in parts.items()}
+            for piece, (_, slots) in enumerate(layout)
+        )
+
+    def arranged(self, item: int) -> tuple[Int64[np.ndarray, " batch"], Layout]:
+        """Indices in the store of the jets of the whole batch `item` in the order of its pieces, and its layout."""
+        jets = self.indices(item)
+        if self.layout == self.full:
+            return jets, self.full
+        counts = multiplicities(self.store, jets, self._constituents)
+        order = np.argsort(counts, kind="stable")
+        room = self._room
+        short = tuple((n, slots - room) for n, slots in self.layout)
+        return jets[order], self.layout if fits(counts[order], short) else self.full
+
+    def _choose_layout(self, buckets: tuple[int, ...]) -> Layout:
+        drawn = [multiplicities(self.store, self.indices(i), self._constituents) for i in range(LAYOUT_BATCHES)]
+        chosen = choose_layout(np.stack(drawn), (*buckets, self._constituents))
+        return tuple((jets, length + self._room) for jets, length in chosen)
 
     def indices(self, item: int) -> Int64[np.ndarray, " batch"]:
         """Indices in the store of the jets of the whole batch `item`."""
@@ -107,24 +161,27 @@ class BatchSource:
             if begin >= stop:
                 break
             low, high = max(start - begin, 0), min(stop, int(ends[window])) - begin
-            pieces.append(self._window(epoch, window)[low:high])
-            self._read_ahead(epoch, window, low, high, int(ends[window]) - begin)
+            if high > low:
+                pieces.append(self._window(epoch, window)[low:high])
+                self._read_ahead(epoch, window, low, high, int(ends[window]) - begin)
         return np.concatenate(pieces)
 
     def _make_epoch(self, epoch: int) -> _Epoch:
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._count))
-        ends = np.cumsum(self._count[order])
+        rng = np.random.default_rng([self._seed, epoch])
+        order = rng.permutation(len(self.store.blocks))
+        offset = self._draws.offset(rng)
+        ends = np.cumsum(self._draws.per_block(offset)[order])
         last = np.arange(self._window_blocks - 1, len(order) - 1, self._window_blocks)
-        return _Epoch(order, np.append(ends[last], ends[-1]))
+        return _Epoch(order, np.append(ends[last], ends[-1]), offset)
 
     def _blocks(self, epoch: int, window: int) -> np.ndarray:
         return self._epoch(epoch).order[window * self._window_blocks : (window + 1) * self._window_blocks]
 
     def _make_window(self, epoch: int, window: int) -> Int64[np.ndarray, " jets"]:
         rng = np.random.default_rng([self._seed, epoch, window])
-        starts = self.store.starts
-        jets = [np.arange(self._count[b]) + starts[b] + self._first[b] for b in self._blocks(epoch, window)]
-        return rng.permutation(np.concatenate(jets))
+        offset = self._epoch(epoch).offset
+        blocks = self._blocks(epoch, window).tolist()
+        return rng.permutation(np.concatenate([self._draws.in_block(block, offset) for block in blocks]))
 
     def _read_ahead(self, epoch: int, window: int, low: int, high: int, size: int) -> None:
         """Ask for as large a share of the next window's blocks as this batch uses up of the present one's."""
@@ -136,7 +193,28 @@ class BatchSource:
             self.store.will_need(int(block))
 
 
-def training_batches(source: BatchSource, start: int = 0, *, prefetch: int = 4) -> grain.DatasetIterator[Batch]:
+def check_extras(store: Store, extras: Sequence[str]) -> None:
+    """Raise UserError if a store has not all of the constituent columns `extras`, as numbers; it is named."""
+    for block in store.blocks:
+        if missing := [name for name in extras if name not in block.constituents]:
+            raise UserError(
+                f"{block.path.parent} has no constituent column {missing[0]!r} (data.extras); it has "
+                f"{', '.join(block.constituents)}"
+            )
+        if odd := [name for name in extras if not is_number(block.constituents[name])]:
+            raise UserError(f"the constituent column {odd[0]!r} (data.extras) of {block.path.parent} holds no numbers")
+
+
+def _padded(values: Float32[np.ndarray, "B N"], slots: int) -> Float32[np.ndarray, "B S"]:
+    """Jets with `slots` slots: more, or fewer where the others are empty."""
+    if slots <= values.shape[1]:
+        return np.ascontiguousarray(values[:, :slots])
+    return np.pad(values, ((0, 0), (0, slots - values.shape[1])))
+
+
+def training_batches(
+    source: BatchSource, start: int = 0, *, prefetch: int = 4
+) -> grain.DatasetIterator[tuple[Batch, ...]]:
     """Grain's iterator over the batches of a run from number `start` on, read ahead in a thread.
 
     Batch i is a function of (seed, i) alone, so the position of a run in its data is its step: nothing else needs to
@@ -147,10 +225,10 @@ def training_batches(source: BatchSource, start: int = 0, *, prefetch: int = 4) 
 
 
 def sequential_batches(
-    store: Store, indices: Int64[np.ndarray, " jets"], batch: int, constituents: int
+    store: Store, indices: Int64[np.ndarray, " jets"], batch: int, constituents: int, extras: Sequence[str] = ()
 ) -> Iterator[tuple[Batch, int]]:
     """The jets `indices` in order, as (batch, jets in it); the last batch is filled up with empty jets."""
     for start in range(0, len(indices), batch):
         rows = indices[start : start + batch]
-        jets = store.gather(rows, constituents)
+        jets = store.gather(rows, constituents, extras)
         yield {k: np.pad(v, ((0, batch - len(rows)), (0, 0))) for k, v in jets.items()}, len(rows)

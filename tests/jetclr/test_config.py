@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -11,6 +12,7 @@ from augmentations import Chain, Jets, Maybe, Rotate
 from jetclr import config as configs
 from jetclr.config import Config, Data, Foreign
 from jetclr.errors import UserError
+from jetclr.features import Features
 from tests.conftest import CONFIG
 from tests.toys import toy_jet
 
@@ -67,6 +69,7 @@ def test_json_cannot_make_anything_but_transforms(name: str) -> None:
         ({"steps": "ten"}, "steps is 'ten'; it must be of type int"),
         ({"steps": True}, "steps is True"),
         ({"steps": -1}, "Config.steps is -1"),
+        ({"steps": 2**31}, "Config.steps is 2147483648; it must be below 2^31"),
         ({"encoder": {"attention": "flash"}}, "encoder.attention is 'flash'; known are pt, plain"),
         ({"views": [{"type": "Rotate"}]}, "views has 1 entries; it must have 2"),
         ({"views": [{"type": "Rotate", "angle": 1}, {"type": "Rotate"}]}, "Rotate has no field 'angle'"),
@@ -129,6 +132,36 @@ def test_json_from_a_stranger_gets_one_sentence(tmp_path: Path, content: bytes) 
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(UserError, match="is not a config"):
         configs.load(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"fraction": 0.0}, r"Data\.fraction is 0\.0; it must lie in \(0, 1\]"),
+        ({"shares": (1.0, -1.0)}, r"Data\.shares is .*; they may not be negative"),
+        ({"shares": (0.0, 0.0)}, "nor all be zero"),
+        ({"extras": ("d0", "pt")}, r"Data\.extras is .* pt, eta and phi always are"),
+        ({"extras": ("d0", "d0")}, "they are read once each"),
+        ({"buckets": (16, 8)}, r"Data\.buckets is \(16, 8\); they must rise, between 0 and Data\.constituents 50"),
+        ({"buckets": (0, 8)}, "they must rise"),
+        ({"buckets": (8, 50)}, "they must rise"),
+        ({"constituents": 2**16 + 1}, r"Data\.constituents is 65537 and Data\.slots 0; 65536 are the most"),
+        ({"slots": 10**12}, "65536 are the most"),
+    ],
+)
+def test_data_that_cannot_be_read_are_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Data(**settings)
+
+
+def test_settings_that_need_each_other_are_checked_together() -> None:
+    with pytest.raises(ValueError, match=r"Config\.batch is 36; with Data\.buckets it must be a multiple of 8"):
+        Config(data=Data(buckets=(16,)), batch=36)
+    features = Features(("z", "d0", "muon"))
+    with pytest.raises(ValueError, match=r"the feature 'muon' needs 'type' in Data\.extras, which is \('d0',\)"):
+        Config(data=Data(extras=("d0",)), features=features)
+    config = Config(data=Data(extras=("d0", "type"), shares=(1.0, 2.0), buckets=(16, 32)), features=features)
+    assert configs.from_json(configs.to_json(config), "here") == config
 
 
 def test_differences_name_the_settings_that_change_the_trajectory() -> None:

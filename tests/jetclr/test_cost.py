@@ -47,6 +47,14 @@ def test_the_model_agrees_with_what_xla_makes_of_the_step(data: int, fsdp: int, 
         assert cost.wire.gradients == pytest.approx(found.summed, rel=0.2)
 
 
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_flops_of_a_batch_in_pieces_are_what_xla_makes_of_it(chunks: int) -> None:
+    config, layout = replace(TINY, chunks=chunks), ((192, 12), (64, 20))
+    assert step_flops(config, layout) == pytest.approx(measure(config, 1, 1, layout).flops, rel=1e-9)
+    assert step_flops(config, layout) < 0.8 * step_flops(config)
+    assert step_flops(config, ((256, 20),)) == step_flops(config)
+
+
 def test_flops_of_a_network_that_can_be_counted_by_hand() -> None:
     config = Config(
         data=Data(constituents=3, slots=5),

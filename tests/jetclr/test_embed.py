@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -94,8 +95,8 @@ def test_an_embedding_that_is_not_finite_is_refused(
 ) -> None:  # fmt: skip
     gather = Store.gather
 
-    def poisoned(self: Store, indices: np.ndarray, constituents: int) -> dict[str, np.ndarray]:
-        batch = gather(self, indices, constituents)
+    def poisoned(self: Store, indices: np.ndarray, *settings: Any) -> dict[str, np.ndarray]:
+        batch = gather(self, indices, *settings)
         batch["eta"][5] = np.nan
         return batch
 
@@ -112,9 +113,9 @@ def test_a_shard_reads_its_own_jets_only(
     read: dict[str, set[int]] = {"constituents": set()}
     gather, column = Store.gather, Store.column
 
-    def noted_gather(self: Store, indices: np.ndarray, constituents: int) -> dict[str, np.ndarray]:
+    def noted_gather(self: Store, indices: np.ndarray, *settings: Any) -> dict[str, np.ndarray]:
         read["constituents"] |= set(indices.tolist())
-        return gather(self, indices, constituents)
+        return gather(self, indices, *settings)
 
     def noted_column(self: Store, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         read.setdefault(name, set()).update(range(start, 300 if stop is None else stop))

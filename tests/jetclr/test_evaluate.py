@@ -87,15 +87,18 @@ def test_stores_without_two_labels_are_refused(
     run: Path, stores: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chunk = join_chunks(list(Store(write_toy_store(tmp_path / "s", 20, 0)).chunks()))
-    for name, label in (("none", None), ("ones", np.ones(20, np.int32))):
+    broken = np.where(np.arange(20) == 3, np.nan, chunk.jets["label"]).astype(np.float32)
+    for name, label in (("none", None), ("ones", np.ones(20, np.int32)), ("broken", broken)):
         jets = {k: v for k, v in chunk.jets.items() if k != "label"} | ({} if label is None else {"label": label})
         with StoreWriter(tmp_path / name, {}) as writer:
-            writer.append(chunk._replace(jets=jets))
+            writer.append_sound(chunk._replace(jets=jets))
     command = ["probe", str(run), "--test", str(stores["test"]), "--train"]
     assert main([*command, str(tmp_path / "none")]) == 1
     assert "has no labels; a probe needs a column 'label'" in capsys.readouterr().err
     assert main([*command, str(tmp_path / "ones")]) == 1
     assert "are signal; a probe needs both" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "broken")]) == 1
+    assert "jet 3 of Store(" in capsys.readouterr().err
 
 
 def test_an_existing_json_is_kept_unless_asked(

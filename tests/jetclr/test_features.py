@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from augmentations import make_jets
+from augmentations import CollinearSplit, make_jets
 from augmentations.jets import wrap_phi
 from jetclr.features import Features
 from tests.toys import toy_jet
@@ -19,6 +19,50 @@ def test_features_by_hand() -> None:
     np.testing.assert_allclose(inputs.x[:, 2], [0.1 / 0.3, -0.3 / 0.3, 0], atol=1e-6)  # centroid at eta = 0
     np.testing.assert_allclose(inputs.x[:, 3], [0.01 / 0.09, 1, 0], atol=1e-6)
     np.testing.assert_allclose(inputs.z, [0.75, 0.25, 0])
+
+
+def test_features_of_extras_by_hand() -> None:
+    """The last slot is padding: whatever is there is not seen."""
+    extras = {
+        "charge": [1, -1, 5],
+        "d0": [0.5, -40, 5],
+        "dz": [0, 0.2, 5],
+        "d0_error": [0.1, 3, 5],
+        "dz_error": [1, 0, 5],
+        "puppi": [0.25, 1, 5],
+        "type": [2, 5, 1],
+    }
+    arrays = {name: np.array(x, np.float32) for name, x in extras.items()}
+    jets = make_jets(*(np.array(x, np.float32) for x in ([3, 1, 0], [0, 0, 0], [0, 0, 0])), arrays)
+    expected = {
+        "charge": [1, -1],
+        "d0": np.tanh([0.5, -40]),
+        "dz": np.tanh([0, 0.2]),
+        "d0_error": [0.1, 1],
+        "dz_error": [1, 0],
+        "puppi": [0.25, 1],
+        "charged_hadron": [0, 0],
+        "neutral_hadron": [1, 0],
+        "photon": [0, 0],
+        "electron": [0, 0],
+        "muon": [0, 1],
+    }
+    features = Features(tuple(expected))
+    found = np.asarray(features(jets).x)
+    np.testing.assert_allclose(found[:2], np.stack(list(expected.values()), axis=1), rtol=1e-6)
+    assert (found[2] == 0).all()
+    assert set(features.needs.values()) == set(extras)
+    assert Features(EVERY).needs == {}
+
+
+def test_the_children_of_a_splitting_keep_their_parent_s_features() -> None:
+    jets = toy_jet(3, 40)
+    jets = jets._replace(extras={"d0": jnp.where(jets.mask, jets.pt / 10, 0)})  # of each constituent its own
+    split = CollinearSplit()(jax.random.key(0), jets)
+    assert split.mask.sum() > jets.mask.sum()
+    seen = np.asarray(Features(("eta", "d0"), center=False)(split).x)[np.asarray(split.mask)]
+    before = np.asarray(Features(("eta", "d0"), center=False)(jets).x)[np.asarray(jets.mask)]
+    assert {tuple(x) for x in seen.tolist()} == {tuple(x) for x in before.tolist()}
 
 
 def test_the_weighted_mean_of_r2_is_the_mass() -> None:

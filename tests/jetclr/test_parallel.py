@@ -59,6 +59,20 @@ def test_two_processes_give_the_run_of_one(tmp_path: Path, stores: dict[str, Pat
     np.testing.assert_allclose(embedded(alone), embedded(workdir), atol=1e-3)
 
 
+def test_two_processes_read_the_weighted_pieces_of_one(tmp_path: Path, stores: dict[str, Path]) -> None:
+    """Which jets are drawn, how they are cut, and whether a batch fits, is the same for all."""
+    flags = ("--steps", "4", "--log.every", "1", "--probe.every", "0", "--batch", "64", "--data.buckets", "12",
+             "--data.where", "jet_mass > 5", "--data.weight", "1 + label", "--data.flat", "jet_mass")  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert main(["pretrain", str(CONFIG), "--workdir", str(one), "--data.train", str(stores["train"]), *flags,
+                 "--mesh.data", "2"]) == 0  # fmt: skip
+    for part in peers(2, two, stores["train"], *flags, devices=1):
+        status, _, err = part.end()
+        assert status == 0, err
+    for x, y in zip(read_metrics(one), read_metrics(two), strict=True):
+        np.testing.assert_allclose(x["loss"], y["loss"], rtol=1e-5, err_msg=f"loss of step {x['step']}")
+
+
 def test_one_run_on_eight_then_two_then_four_devices_and_two_processes(
     tmp_path: Path, stores: dict[str, Path], alone: Path
 ) -> None:

@@ -14,6 +14,7 @@ from augmentations import Chain, Rotate
 from jetclr import config as configs
 from jetclr import encoder, sharding
 from jetclr.config import Config
+from jetclr.data.buckets import Layout
 from jetclr.sharding import Devices
 from jetclr.step import Role, State, init_params, init_state, make_embed, make_train_step, stream
 from tests.conftest import CONFIG
@@ -21,6 +22,7 @@ from tests.cost_check import compile_step
 from tests.toys import toy_batch, toy_jet
 
 STEPS = 20
+QUICK = (Chain(Rotate()), Chain(Rotate()))  # to compile
 
 
 def tiny(**changes: Any) -> Config:
@@ -47,7 +49,8 @@ def train(config: Config, mesh: jax.sharding.Mesh, steps: int) -> Trajectory:
     for number in range(steps):
         batch = batch_of(config, number)
         rows = sharding.local_rows(mesh, config.batch)
-        state, found = train_step(state, sharding.place(mesh, config.batch, {k: x[rows] for k, x in batch.items()}))
+        placed = sharding.place(mesh, config.batch, {k: x[rows] for k, x in batch.items()})
+        state, found = train_step(state, (placed,))
         metrics.append({name: float(value) for name, value in found.items()})
         # Adam's first moment after one step is a tenth of the (clipped) gradient.
         gradient = gradient or [np.asarray(x) for x in jax.tree.leaves(state.opt_state)]
@@ -86,6 +89,61 @@ def test_chunks_give_the_whole_batch_s_loss_and_gradient(shape: Devices) -> None
     assert_same(alone(3), train(config, mesh, 3), 1e-5)
 
 
+LAYOUT = ((32, 18), (32, 24))
+
+
+def in_pieces(
+    shape: Devices, layout: Layout, chunks: int = 1, **changes: Any
+) -> tuple[dict[str, float], list[np.ndarray]]:
+    """Metrics and first gradient of a step on 64 jets in rising order of multiplicity, cut into the pieces of a layout.
+
+    By default with views that draw nothing, and no dropout.
+    """
+    deterministic: dict[str, Any] = {"views": (Chain(), Chain())}
+    plain = dataclasses.replace(tiny().encoder, dropout=0.0)
+    data = dataclasses.replace(tiny().data, constituents=24)
+    config = tiny(**deterministic | {"encoder": plain} | changes, batch=64, chunks=chunks, data=data)
+    batch = toy_batch(0, 64)
+    order = np.argsort((batch["pt"] > 0).sum(1), kind="stable")
+    batch = {name: x[order] for name, x in batch.items()}
+    ends = np.cumsum([jets for jets, _ in layout])
+    pieces = [
+        {k: x[end - n : end, :slots] for k, x in batch.items()} for end, (n, slots) in zip(ends, layout, strict=True)
+    ]
+    assert sum((piece["pt"] > 0).sum() for piece in pieces) == (batch["pt"] > 0).sum()  # none is cut short
+    mesh = sharding.make_mesh(shape, config.batch, chunks)
+    shapes = jax.eval_shape(lambda: init_state(config))
+    state: State = jax.device_put(init_state(config), sharding.of_state(mesh, shapes))
+    placed = tuple(sharding.place(mesh, n, piece) for piece, (n, _) in zip(pieces, layout, strict=True))
+    after, metrics = make_train_step(config, mesh)(state, placed)
+    return {k: float(x) for k, x in metrics.items()}, [np.asarray(x) for x in jax.tree.leaves(after.opt_state)]
+
+
+@lru_cache
+def padded() -> tuple[dict[str, float], list[np.ndarray]]:
+    return in_pieces(Devices(1), ((64, 24),))
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks"),
+    [(Devices(1), 1), (Devices(8), 1), (Devices(2, 2), 1), (Devices(2), 4)],
+    ids=str,
+)
+def test_loss_and_gradient_of_pieces_are_those_of_the_padded_batch(shape: Devices, chunks: int) -> None:
+    metrics, gradient = in_pieces(shape, LAYOUT, chunks)
+    for name in ("loss", "gradient_norm"):
+        np.testing.assert_allclose(metrics[name], padded()[0][name], rtol=1e-5)
+    for x, y in zip(gradient, padded()[1], strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5 * max(np.abs(y).max(), 1e-30))
+
+
+def test_random_views_of_pieces_do_not_depend_on_the_devices() -> None:
+    random: dict[str, Any] = {"views": QUICK, "encoder": tiny().encoder}
+    first, second = (in_pieces(shape, LAYOUT, **random) for shape in (Devices(1), Devices(2)))
+    np.testing.assert_allclose(first[0]["loss"], second[0]["loss"], rtol=1e-5)
+    assert first[0]["loss"] != padded()[0]["loss"]
+
+
 def test_a_split_of_parameters_is_a_split() -> None:
     mesh = sharding.make_mesh(Devices(2, 4), 32)
     state = train(tiny(steps=STEPS), mesh, 1).state
@@ -97,9 +155,9 @@ def test_a_split_of_parameters_is_a_split() -> None:
 COLLECTIVES = r"= (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
 
 
-def collectives(config: Config, mesh: jax.sharding.Mesh) -> dict[str, list[int]]:
+def collectives(config: Config, mesh: jax.sharding.Mesh, layout: Layout | None = None) -> dict[str, list[int]]:
     """Of each kind in the compiled step, and inside its loops as "loop": how many elements it gives."""
-    text = compile_step(config, mesh.shape[sharding.DATA], mesh.shape[sharding.FSDP]).as_text()
+    text = compile_step(config, mesh.shape[sharding.DATA], mesh.shape[sharding.FSDP], layout).as_text()
     found: dict[str, list[int]] = {}
     for computation in text.split("\n\n"):
         kind_of = "main" if "ENTRY" in computation else "loop"
@@ -112,9 +170,10 @@ def collectives(config: Config, mesh: jax.sharding.Mesh) -> dict[str, list[int]]
     return found
 
 
-def test_the_compiled_step_gathers_embeddings_once_and_reduces_gradients_once() -> None:
-    config = tiny()
-    found = collectives(config, sharding.make_mesh(Devices(8), config.batch))
+@pytest.mark.parametrize("layout", [None, ((16, 8), (16, 16))], ids=["whole", "pieces"])
+def test_the_compiled_step_gathers_embeddings_once_and_reduces_gradients_once(layout: Layout | None) -> None:
+    config = tiny() if layout is None else tiny(views=QUICK)
+    found = collectives(config, sharding.make_mesh(Devices(8), config.batch), layout)
     parameters = sum(x.size for x in jax.tree.leaves(init_params(config)))
     views, few = 2 * config.batch, 4
     assert set(found) == {"all-gather", "all-reduce"}
@@ -126,9 +185,10 @@ def test_the_compiled_step_gathers_embeddings_once_and_reduces_gradients_once() 
     assert len(found["all-reduce"]) <= 4  # the others are single numbers of the loss and the monitors
 
 
-def test_in_chunks_too() -> None:
-    config = tiny(chunks=2)
-    found = collectives(config, sharding.make_mesh(Devices(8), config.batch, 2))
+@pytest.mark.parametrize("layout", [None, ((16, 8), (16, 16))], ids=["whole", "pieces"])
+def test_in_chunks_too(layout: Layout | None) -> None:
+    config = tiny(chunks=2) if layout is None else tiny(chunks=2, views=QUICK)
+    found = collectives(config, sharding.make_mesh(Devices(8), config.batch, 2), layout)
     assert "loop" not in found
     parameters = sum(x.size for x in jax.tree.leaves(init_params(config)))
     assert [size >= parameters for size in found["all-reduce"]].count(True) == 1
@@ -157,7 +217,7 @@ def products(config: Config) -> set[str]:
     mesh = sharding.make_mesh(Devices(1), config.batch)
     batch = toy_batch(0, config.batch, config.data.constituents)
     lowered: Any = make_train_step(config, mesh)
-    text = lowered.lower(init_state(config), batch).as_text()
+    text = lowered.lower(init_state(config), (batch,)).as_text()
     return set(re.findall(r"dot_general.*?: \(tensor<[\dx]*x?(\w+)>, tensor", text))
 
 
@@ -186,12 +246,13 @@ def test_float32_products_are_not_left_to_the_chip(precision: encoder.Precision,
 
 def test_two_views_of_a_jet_differ_and_streams_do_not_meet() -> None:
     seen = {
-        tuple(np.asarray(jax.random.key_data(stream(seed, step, role))).tolist())
+        tuple(np.asarray(jax.random.key_data(stream(seed, step, role, piece))).tolist())
         for seed in (0, 1)
         for step in (0, 1, 2)
         for role in Role
+        for piece in (0, 1, 2)
     }
-    assert len(seen) == 2 * 3 * len(Role)
+    assert len(seen) == 2 * 3 * len(Role) * 3
 
 
 def test_same_seed_same_parameters() -> None:

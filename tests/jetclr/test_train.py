@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,12 +15,16 @@ from augmentations import Chain
 from jetclr import config as configs
 from jetclr import step, train
 from jetclr.cli import main
+from jetclr.cost import step_flops
+from jetclr.data.buckets import Layout
+from jetclr.data.store import StoreWriter
 from jetclr.errors import UserError
 from jetclr.logs import METRICS, Logs, read_metrics
-from jetclr.meter import CLOCK
+from jetclr.meter import CLOCK, Meter
 from jetclr.run import only_process, open_run
 from tests.conftest import CONFIG
 from tests.processes import Training
+from tests.toys import toy_chunk
 
 
 def pretrain(workdir: Path, store: Path, *flags: str) -> int:
@@ -99,9 +104,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
     gather = train.Store.gather
     calls = iter(range(100))
 
-    def poisoned(self: object, indices: np.ndarray, constituents: int) -> dict[str, np.ndarray]:
-        batch = gather(self, indices, constituents)  # type: ignore[arg-type]
-        if len(indices) == 32 and next(calls) == 6:  # call 0 is the example that the step is compiled for
+    def poisoned(self: object, indices: np.ndarray, *settings: object) -> dict[str, np.ndarray]:
+        batch = gather(self, indices, *settings)  # type: ignore[arg-type]
+        if len(indices) == 32 and next(calls) == 5:
             batch["eta"][0, 0] = np.inf
         return batch
 
@@ -158,10 +163,10 @@ def test_a_data_shard_that_is_truncated_ends_the_run_with_the_last_checkpoint_wh
     whole = shard.read_bytes()
     gather, calls = train.Store.gather, iter(range(100))
 
-    def losing(self: object, indices: np.ndarray, constituents: int) -> dict[str, np.ndarray]:
-        if next(calls) == 6:
+    def losing(self: object, indices: np.ndarray, *settings: object) -> dict[str, np.ndarray]:
+        if next(calls) == 5:
             os.truncate(shard, len(whole) // 2)
-        return gather(self, indices, constituents)  # type: ignore[arg-type]
+        return gather(self, indices, *settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(train.Store, "gather", losing)
     assert pretrain(tmp_path / "r", mine, "--probe.every", "0") == 1
@@ -181,10 +186,10 @@ def test_a_data_shard_that_vanishes_is_read_to_the_end_and_missed_at_the_next_st
     shard = next(mine.glob("*.arrow"))
     gather, calls = train.Store.gather, iter(range(100))
 
-    def losing(self: object, indices: np.ndarray, constituents: int) -> dict[str, np.ndarray]:
-        if next(calls) == 3:
+    def losing(self: object, indices: np.ndarray, *settings: object) -> dict[str, np.ndarray]:
+        if next(calls) == 2:
             shard.unlink()
-        return gather(self, indices, constituents)  # type: ignore[arg-type]
+        return gather(self, indices, *settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(train.Store, "gather", losing)
     assert pretrain(tmp_path / "r", mine, "--probe.every", "0", "--stop-at", "6") == 0
@@ -297,3 +302,137 @@ def test_no_jets_to_train_on_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["pretrain", str(CONFIG), "--workdir", str(tmp_path / "r")]) == 1
     assert "give --data.train STORE" in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
+
+
+RICH = """
+import dataclasses
+from augmentations import Chain, Rotate
+from jetclr.features import Features
+from tests.tiny_config import config as tiny
+
+data = dataclasses.replace(tiny.data, extras=("type", "d0"), buckets=(8, 12), slots=18, where="jet_mass > 5",
+                           weight="1 + label", flat="jet_mass", fraction=0.95, shares=(1, 2))
+config = dataclasses.replace(tiny, data=data, views=(Chain(Rotate()),) * 2, batch=64,
+                             features=Features(("z", "eta", "phi", "d0", "muon")), mesh=type(tiny.mesh)(data=2))
+"""
+
+
+class Rich(NamedTuple):
+    """A run with every option of the data, some of whose batches do not fit into their pieces."""
+
+    workdir: Path
+    config: Path
+    stores: list[str]
+    compiled: list[Layout]
+
+
+def write_rich_store(path: Path, jets: int, seed: int) -> Path:
+    chunk = toy_chunk(np.random.default_rng(seed), jets)
+    number = np.arange(len(chunk.constituents["pt"]))
+    extras = {"type": (number % 6).astype(np.int8), "d0": (number % 17 / 10).astype(np.float32)}
+    with StoreWriter(path, {"labels": {"0": "QCD", "1": "top"}}, block_jets=100) as writer:
+        writer.append(chunk._replace(constituents=chunk.constituents | extras))
+    return path
+
+
+@pytest.fixture
+def short_pieces(monkeypatch: pytest.MonkeyPatch) -> list[Layout]:
+    """Pieces that are too short for some batches; the layouts that are compiled from now on."""
+    compile, layouts = train._Loop.compile, []
+
+    def spy(self: train._Loop, state: step.State, layout: Layout) -> None:
+        layouts.append(layout)
+        compile(self, state, layout)
+
+    monkeypatch.setattr(train._Loop, "compile", spy)
+    monkeypatch.setattr("jetclr.data.pipeline.choose_layout", lambda *_: ((16, 8), (48, 16)))
+    return layouts
+
+
+@pytest.fixture
+def rich(tmp_path: Path, short_pieces: list[Layout]) -> Rich:
+    stores = [str(write_rich_store(tmp_path / name, jets, seed)) for seed, (name, jets) in
+              enumerate({"first": 400, "second": 200}.items())]  # fmt: skip
+    config = tmp_path / "rich.py"
+    config.write_text(RICH)
+    workdir = tmp_path / "whole"
+    command = ["pretrain", str(config), "--workdir", str(workdir), "--data.train", *stores]
+    assert main(command) == 0
+    return Rich(workdir, config, stores, list(short_pieces))
+
+
+def test_a_run_with_every_option_resumes_bit_for_bit_and_can_be_used(
+    rich: Rich, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rich.compiled == [((16, 10), (48, 18)), ((64, 18),)]  # a second program, when first needed
+    command = ["pretrain", str(rich.config), "--workdir", str(tmp_path / "halves"), "--data.train", *rich.stores]
+    assert main([*command, "--stop-at", "3"]) == 0
+    assert main(command) == 0
+    assert "batches of 16 x 10 + 48 x 18 slots (89 % of all)" in capsys.readouterr().err
+    found = open_run(tmp_path / "halves").params
+    jax.tree.map(np.testing.assert_array_equal, found, open_run(rich.workdir).params)
+    test = str(write_rich_store(tmp_path / "test", 120, 9))
+    assert main(["embed", str(rich.workdir), test, str(tmp_path / "e.h5")]) == 0
+    assert main(["probe", str(rich.workdir), "--train", *rich.stores, "--test", test]) == 0
+    assert main(["report", str(rich.workdir), "--data", test]) == 0
+
+
+def test_a_store_without_an_extra_is_named_at_the_start(
+    tmp_path: Path, stores: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = str(write_rich_store(tmp_path / "good", 120, 0))
+    for flags in (["--data.train", good, str(stores["train"])],
+                  ["--data.train", good, "--data.validation", str(stores["train"])]):  # fmt: skip
+        assert pretrain(tmp_path / "r", Path(good), *flags, "--data.extras", "d0") == 1
+        assert "train has no constituent column 'd0' (data.extras)" in capsys.readouterr().err
+        assert not (tmp_path / "r").exists()
+
+
+def test_pieces_that_do_not_divide_are_told_with_what_would(
+    tmp_path: Path, stores: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pretrain(tmp_path / "r", stores["train"], "--data.buckets", "8") == 1
+    said = capsys.readouterr().err
+    assert "batch 32, cut into 8 groups by data.buckets, does not divide over 8 devices; 64 would" in said
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_the_probe_takes_selected_held_out_jets_whatever_their_weights(
+    stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch, validation: bool
+) -> None:
+    store = train.Store(stores["train"])
+    data = configs.Data(
+        train=(str(stores["train"]),),
+        validation=(str(stores["train"]),) if validation else (),
+        holdout=0.2,
+        where="jet_mass > 50",
+        weight="jet_pt",
+        fraction=0.1,
+    )
+    seen: list[np.ndarray] = []
+
+    def embedded(config: object, params: object, store: object, indices: np.ndarray, layers: object) -> dict[str, Any]:
+        seen.append(indices)
+        return {"embedding": np.random.default_rng(0).normal(size=(len(indices), 3)).astype(np.float32)}
+
+    monkeypatch.setattr(train.embed, "embed_jets", embedded)
+    probe = train._validation_probe(dataclasses.replace(configs.load(CONFIG), data=data), store)
+    assert probe is not None
+    probe({})
+    held_out = np.flatnonzero((np.arange(600) % 100 >= 80) & (store.column("jet_mass") > 50))
+    np.testing.assert_array_equal(seen[0], np.arange(600) if validation else held_out)
+    assert 20 < len(held_out) < 120
+
+
+def test_a_meter_counts_the_products_of_the_pieces_and_no_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configs.load(CONFIG)
+    clock = iter([0.0, 0.0, 10.0, 20.0])  # restarted, compiling from 0 to 10, rates at 20
+    monkeypatch.setattr("jetclr.meter.peak_tflops", lambda _: 1.0)
+    monkeypatch.setattr("jetclr.meter.time.perf_counter", lambda: next(clock))
+    meter = Meter(config, 1)
+    with meter.aside():
+        pass
+    layout = ((16, 8), (16, 16))
+    meter.step()
+    meter.step(layout)
+    assert meter.rates()["tflops"] == pytest.approx((step_flops(config) + step_flops(config, layout)) / 1e12 / 10)
