@@ -1,9 +1,10 @@
 """The command line. Each verb imports what it needs when it runs, so that help is quick and light."""
 
 import logging
+import shlex
 import signal
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from tyro.conf import Positional
 from tyro.constructors import PrimitiveConstructorSpec
 
 from jetclr import UserError, __version__
+from jetclr.data.options import Detector, Options
 from jetclr.data.shard import Shard
 from jetclr.errors import EXIT_AGAIN
 from jetclr.signals import sigterm_exits
@@ -21,6 +23,8 @@ EXIT_INTERRUPTED = 130
 
 app = tyro.extras.SubcommandApp()
 Stores = tuple[Path, ...]
+Process = Literal["top", "qcd", "quark", "gluon", "w", "z", "higgs", "semivisible", "dijet"]
+Format = Literal["auto", "toptag", "jetclass", "jetnet", "lhco", "qg", "aspen", "arrays"]
 Which = Annotated[Literal["latest", "best"] | int, tyro.conf.arg(metavar="latest|best|STEP")]
 # Of one word, so that "None" is a mistake too, and not no shard at all.
 Part = Annotated[
@@ -35,48 +39,126 @@ Part = Annotated[
 ]
 
 
+def _shares(words: list[str]) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, words))
+    except ValueError:
+        raise UserError(f"--split is {' '.join(words)}; it must be three numbers") from None
+
+
+# Of three words, so that the paths may follow them.
+Shares = Annotated[
+    tuple[float, float, float] | None,
+    PrimitiveConstructorSpec(
+        nargs=3,
+        metavar="FLOAT FLOAT FLOAT",
+        instance_from_str=_shares,
+        is_instance=lambda value: value is None or isinstance(value, tuple),
+        str_from_instance=lambda value: [str(value)] if value is None else [str(share) for share in value],
+    ),
+]
+
+
 @app.command
 def generate(
     out: Positional[Path],
-    process: Literal["top", "qcd"],
+    process: Process,
     jets: int,
     seed: int = 0,
     workers: int | None = None,
     shard: Part = None,
+    options: Annotated[Options, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = Options(),
+    detector: bool = False,
+    detector_settings: Annotated[Detector, tyro.conf.arg(name="")] = Detector(),
 ) -> None:
     """Generate jets with Pythia 8 and FastJet into a new store.
 
     Args:
         out: The store to make.
-        process: Hadronic top or QCD jets, by the top-tagging reference recipe.
-        jets: How many jets.
+        process: Hadronic tops; QCD; light quarks or gluons; hadronic W or Z; Higgs to bb; dark showers; QCD dijets with
+            a resonance among them.
+        jets: How many jets; dijet: two an event.
         seed: One seed gives the same jets with any number of workers.
         workers: Processes; all cores if not given.
         shard: Make only part I (from 0) of N of the jets; `jetclr join` puts the parts together.
+        detector: Simulate a simple detector.
     """
     from jetclr.data.generate import generate as run
 
-    flag = "" if shard is None else f"--shard {shard} "
-    command = f"jetclr generate --process {process} --jets {jets} --seed {seed} {flag}{out.name}"
-    made = run(process, out, jets=jets, seed=seed, workers=workers, shard=shard, command=command)
+    if detector_settings != Detector() and not detector:
+        raise UserError("settings of the detector were given, but not --detector")
+    if detector:
+        options = replace(options, detector=detector_settings)
+    numbers = {"jets": jets, "seed": seed}
+    numbers |= {f.name: value for f in fields(options) if (value := getattr(options, f.name)) not in (None, False)}
+    numbers.pop("detector", None)
+    if detector:
+        numbers |= {"detector": True} | {
+            f.name: value for f in fields(Detector) if (value := getattr(detector_settings, f.name)) != f.default
+        }
+    words = [f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in numbers.items()]
+    flags = " ".join([f"--process {process}", *words, *([] if shard is None else [f"--shard {shard}"])])
+    command = f"jetclr generate {flags} {out.name}"
+    made = run(process, out, jets=jets, options=options, seed=seed, workers=workers, shard=shard, command=command)
     print(f"{out}: {made:,} {process} jets")
 
 
 @app.command
 def convert(
-    paths: Annotated[Positional[Stores], tyro.conf.arg(metavar="SRC... OUT")], format: Literal["toptag"]
+    paths: Annotated[Positional[Stores], tyro.conf.arg(metavar="SRC... OUT")],
+    format: Format = "auto",
+    where: str = "",
+    derive: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    fraction: float = 1.0,
+    split: Shares = None,
+    balance: str = "",
+    flat: str = "",
+    seed: int = 0,
+    workers: int | None = None,
 ) -> None:
-    """Convert public jet files to a store.
+    """Convert public jet files to a store; the same command again goes on where one was interrupted.
 
     Args:
         paths: Files to read, in order, and the store to make.
-        format: Layout of the files. toptag: Top Quark Tagging Reference (Zenodo 2603256).
+        format: Layout of the files; auto looks into them.
+        where: Keep jets for which this holds, such as "jet_pt > 500 & abs(jet_eta) < 2".
+        derive: A new column, "name = expression"; may be given several times.
+        fraction: Share of the rows to take, by a hash: those of 0.1 are among those of 0.2.
+        split: Shares of train, validation and test; what the files say if not given, else 0.8 0.1 0.1.
+        balance: Write weights that make the values of this column (label) equally frequent.
+        flat: Write weights that make the spectrum of this column (jet_pt, jet_mass) flat.
+        seed: Of the hash for --fraction and --split.
+        workers: Processes; all cores if not given.
     """
     if len(paths) < 2:
         raise UserError("convert needs at least one file to read and, last, the store to make")
     from jetclr.data.convert import convert as run
+    from jetclr.data.selection import Selection
 
-    print(f"{paths[-1]}: {run(format, paths[:-1], paths[-1]):,} jets")
+    selection = Selection(where, derive, fraction, split, seed)
+    options = {"where": where, "derive": derive, "fraction": fraction, "split": split, "balance": balance,
+               "flat": flat, "seed": seed}  # fmt: skip
+    given = [word for name, value in options.items() if value for word in _words(f"--{name}", value)]
+    command = shlex.join(["jetclr", "convert", "--format", format, *given, *map(str, paths)])
+    jets = run(
+        format,
+        paths[:-1],
+        paths[-1],
+        selection=selection,
+        balance=balance,
+        flat=flat,
+        workers=workers,
+        command=command,
+    )
+    print(f"{paths[-1]}: {jets:,} jets")
+
+
+def _words(flag: str, value: Any) -> list[str]:
+    """An option as it is written on the command line."""
+    if flag == "--derive":
+        return [f"{flag}={text}" for text in value]
+    # With "=", because a formula may begin with a minus.
+    return [flag, *map(str, value)] if isinstance(value, tuple) else [f"{flag}={value}"]
 
 
 @app.command
@@ -223,6 +305,44 @@ def cost(config: Positional[Path]) -> None:
         config: A config file (.py) or a run's config.json.
     """
     raise AssertionError("main() parses this verb, whose options depend on the config")
+
+
+@app.command
+def bench(
+    what: Positional[Literal["data"]],
+    paths: Positional[Stores],
+    format: Format = "auto",
+    jets: int = 1_000_000,
+    batch: int = 1024,
+    constituents: int = 50,
+    repeats: int = 5,
+    seconds: float = 4.0,
+) -> None:
+    """Measure speed and memory on this machine; prints JSON lines.
+
+    Args:
+        what: data: converting files, and reading shuffled batches.
+        paths: Files to convert, repeated until there are enough jets; or stores, which are only read.
+        format: Layout of the files; auto looks into them.
+        jets: How many jets to convert.
+        batch: Jets in a batch that is read.
+        constituents: The hardest constituents that are read.
+        repeats: Runs of which the median is taken.
+        seconds: How long a run reads.
+    """
+    from jetclr.bench import bench_data, print_rows
+
+    print_rows(
+        bench_data(
+            paths,
+            format=format,
+            jets=jets,
+            batch=batch,
+            constituents=constituents,
+            repeats=repeats,
+            seconds=seconds,
+        )
+    )
 
 
 def _named_config(arguments: list[str], usage: str) -> Any:

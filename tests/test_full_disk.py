@@ -8,8 +8,8 @@ import pytest
 
 from jetclr.data.shard import Shard
 from tests.conftest import CONFIG
+from tests.jetclr.data.readers.test_toptag import rows, write
 from tests.jetclr.data.test_join import write_file
-from tests.jetclr.data.test_toptag import rows, write
 
 # Writes beyond the limit fail with EFBIG, as writes on a full disk fail with ENOSPC; no privileges needed.
 LIMITED = (

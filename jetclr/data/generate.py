@@ -7,20 +7,8 @@ wait in `OUT.partial` until all are there; then they become the store. A shard m
 what each of them cost, so that `jetclr join` can put the shards' stores together as if they had been made at once.
 """
 
-import json
-import multiprocessing
-import os
 import shutil
-import signal
-import struct
-import threading
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,17 +17,30 @@ import numpy as np
 
 from jetclr import __version__
 from jetclr.data import pythia
-from jetclr.data.chunk import JetChunk
-from jetclr.data.pythia import Counts, Recipe
+from jetclr.data.processes import LABELS, PROCESSES, Options, Recipe
+from jetclr.data.processes import recipe as recipe_of
+from jetclr.data.pythia import Counts
 from jetclr.data.shard import Shard, jets_to_do
-from jetclr.data.store import StoreWriter, refuse_existing, write_json
+from jetclr.data.store import StoreWriter, refuse_existing
+from jetclr.data.units import (
+    Task,
+    WorkerDied,
+    changed,
+    cores,
+    finished,
+    open_work_folder,
+    read_unit,
+    run_units,
+    unit_path,
+    worker_pool,
+)
 from jetclr.errors import UserError
 from jetclr.progress import jet_progress
 
 UNIT_JETS = 500
+MAX_UNITS = 200_000
+"""Of one seed, as each takes memory from the start to the end: 100 million jets."""
 SEEDS = 2**32
-SETTINGS = "settings.json"
-DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, TypeError, KeyError, EOFError)
 
 
 def generate(
@@ -47,15 +48,17 @@ def generate(
     out: Path,
     *,
     jets: int,
+    options: Options | None = None,
     seed: int = 0,
     workers: int | None = None,
     unit_jets: int = UNIT_JETS,
     shard: Shard | None = None,
     command: str | None = None,
 ) -> int:
-    """Simulate `jets` jets of a process ("top", "qcd") into a new store at `out`; returns how many are in it.
+    """Simulate `jets` jets of a process into a new store at `out`; returns how many are in it.
 
-    The store depends on process, jets, seed, `unit_jets` and the versions of Pythia and FastJet only; `workers`
+    Processes and their options are in `jetclr.data.processes`; "dijet" gives two jets an event. The store depends on
+    process, options, jets, seed, `unit_jets` and the versions of Pythia and FastJet only; `workers`
     (default: the cores this process may use) decides how long it takes. With `shard` only its share of the jets is
     made, in whole units. Repeat an interrupted call to go on. From a script, call it under
     `if __name__ == "__main__":`, because workers import the script. `command` is kept in the metadata.
@@ -63,33 +66,30 @@ def generate(
     Raises UserError for arguments that make no sense, an existing `out`, a work folder of other settings, a missing
     Pythia or FastJet, a worker that died; OSError as it comes (a full disk); then nothing is at `out`.
     """
-    recipe = _checked_recipe(process, jets=jets, seed=seed, workers=workers, unit_jets=unit_jets)
+    recipe = recipe_of(process, options)
+    _check_numbers(recipe, jets=jets, seed=seed, workers=workers, unit_jets=unit_jets)
     mine = jets_to_do(shard, jets, unit_jets)
     out = Path(out)
     refuse_existing(out)
     pythia.load_generators()
     settings = _settings(recipe, jets=jets, seed=seed, unit_jets=unit_jets, shard=shard)
-    folder = _open_work_folder(out, settings)
+    folder = open_work_folder(out, settings)
     sizes = {first // unit_jets: min(unit_jets, jets - first) for first in mine[::unit_jets]}
-    counts: dict[int, Counts] = {}
+    there = finished((unit, unit_path(folder, unit)) for unit in sizes)
+    counts = {unit: _counts(cost) for unit, (found, cost) in there.items() if found == sizes[unit]}
+    tasks = {}
     for unit, size in sizes.items():
-        kept = read_unit(_unit_path(folder, unit), size)
-        if kept is not None:
-            counts[unit] = kept[1]
-    tasks = {
-        unit: (recipe, unit_seed(process, seed, unit), size, _unit_path(folder, unit))
-        for unit, size in sizes.items()
-        if unit not in counts
-    }
-    with jet_progress(f"generating {process}", len(mine), done=sum(sizes[unit] for unit in counts)) as advance:
-        counts |= _run_units(tasks, workers or _cores(), folder, advance)
+        if unit not in counts:
+            arguments = (recipe, unit_seed(process, seed, unit), size, unit * unit_jets // 2)
+            tasks[unit] = Task(pythia.generate_unit, arguments, unit_path(folder, unit), size)
+    counts |= _run(process, tasks, workers or cores(), folder, len(mine), sum(sizes[unit] for unit in counts))
     metadata = _metadata(recipe, settings, {unit: counts[unit] for unit in sizes}, command)
     with StoreWriter(out, metadata) as writer:
-        for unit, size in sizes.items():
-            path = _unit_path(folder, unit)
-            kept = read_unit(path, size)
+        for unit in sizes:
+            path = unit_path(folder, unit)
+            kept = read_unit(path)
             if kept is None:
-                raise UserError(f"{path} was changed while the store was written; repeat the same command")
+                raise UserError(changed(path))
             writer.append(kept[0], source=str(path), first_jet=0)
     shutil.rmtree(folder)
     return len(mine)
@@ -104,19 +104,39 @@ def unit_seed(process: str, seed: int, unit: int) -> int:
     return (int(base) + unit) % pythia.MAX_SEED + 1
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _run(process: str, tasks: dict[int, Task], workers: int, folder: Path, total: int, done: int) -> dict[int, Counts]:
+    """Make the units that are missing; returns what each cost."""
+    with jet_progress(f"generating {process}", total, done=done) as advance:
+        if not tasks:
+            return {}
+        workers = min(workers, len(tasks))
+        try:
+            with worker_pool(workers) as pool:
+                return {unit: _counts(cost) for unit, cost in run_units(tasks, pool, workers, advance).items()}
+        except WorkerDied as error:
+            raise UserError(
+                f"{error}; the finished units are kept in {folder}: repeat the same command to go on, with fewer "
+                "workers if memory was short"
+            ) from None
+        except UserError:
+            if not any(folder.glob("unit-*.npz")):
+                shutil.rmtree(folder)  # nothing to go on from, and in the way of a try with other options
+            raise
 
 
-def _checked_recipe(process: str, *, jets: int, seed: int, workers: int | None, unit_jets: int) -> Recipe:
-    if process not in pythia.RECIPES:
-        raise UserError(f"unknown process {process!r}; known: {', '.join(sorted(pythia.RECIPES))}")
+def _check_numbers(recipe: Recipe, *, jets: int, seed: int, workers: int | None, unit_jets: int) -> None:
     for name, value in (("jets", jets), ("workers", workers), ("unit_jets", unit_jets)):
         if value is not None and value < 1:
             raise UserError(f"{name} is {value}; it must be at least 1")
+    for name, value in (("jets", jets), ("unit_jets", unit_jets)):
+        if recipe.dijets and value % 2:
+            raise UserError(f"{name} is {value}; {recipe.name} gives two jets an event, so it must be even")
+    if jets > MAX_UNITS * unit_jets:
+        raise UserError(
+            f"jets is {jets}; one seed gives at most {MAX_UNITS * unit_jets}: share them among several seeds"
+        )
     if not 0 <= seed < SEEDS:
         raise UserError(f"seed is {seed}; it must be from 0 to {SEEDS - 1}")
-    return pythia.RECIPES[process]
 
 
 def _settings(recipe: Recipe, *, jets: int, seed: int, unit_jets: int, shard: Shard | None) -> dict[str, Any]:
@@ -126,161 +146,21 @@ def _settings(recipe: Recipe, *, jets: int, seed: int, unit_jets: int, shard: Sh
         "jets": jets,
         "seed": seed,
         "unit_jets": unit_jets,
-        "pythia": recipe.settings(),
-        "algorithm": "anti-kT",
-        "window": asdict(recipe.window),
-        "match_top": recipe.match_top,
-        "early_veto": pythia.VETO._asdict(),
+        **recipe.describe(),
         "versions": {"jetclr": __version__, "pythia8mc": version("pythia8mc"), "fastjet": version("fastjet")},
         **({"shard": str(shard)} if shard is not None else {}),
     }
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings as (name, value), the names of one within another joined by a space."""
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name} ")
-        else:
-            yield prefix + name, value
+def _counts(cost: Sequence[float]) -> Counts:
+    """What a unit cost, from the numbers that were kept with it."""
+    tried, events, found, sigma, error = cost
+    return Counts(int(tried), int(events), int(found), sigma, error)
 
 
-def first_difference(found: dict[str, Any], expected: dict[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first setting that differs, by its name, as found and as expected; None if all agree."""
-    mine, known = dict(_flat(found)), dict(_flat(expected))
-    for name in [*known, *(mine.keys() - known.keys())]:
-        if mine.get(name) != known.get(name):
-            return name, mine.get(name), known.get(name)
-    return None
-
-
-def _open_work_folder(out: Path, settings: dict[str, Any]) -> Path:
-    """The folder of finished units beside `out`, made if it is not there; UserError if it holds something else."""
-    folder = out.with_name(f"{out.name}.partial")
-    file = folder / SETTINGS
-    folder.mkdir(parents=True, exist_ok=True)
-    if not file.exists():
-        if any(not path.name.startswith(".") for path in folder.iterdir()):
-            raise UserError(f"{folder} has no {SETTINGS}, so it was not begun by this command; move it away")
-        write_json(file, settings)
-        return folder
-    try:
-        difference = first_difference(json.loads(file.read_text()), settings)
-    except (ValueError, AttributeError):
-        raise UserError(f"{file} is damaged; delete {folder} to start afresh") from None
-    if difference is not None:
-        name, begun, asked = difference
-        raise UserError(
-            f"{folder} was begun with {name} = {begun}, not {asked}; repeat the former "
-            "command to finish it, delete the folder to start afresh, or choose another name"
-        )
-    return folder
-
-
-def _unit_path(folder: Path, unit: int) -> Path:
-    return folder / f"unit-{unit:05d}.npz"
-
-
-def write_unit(path: Path, chunk: JetChunk, counts: Counts) -> None:
-    """Keep a finished unit, so that `path` is either absent or whole."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    arrays = {"offsets": chunk.offsets, "counts": np.array(counts, np.float64)}
-    arrays |= {f"constituents.{name}": values for name, values in chunk.constituents.items()}
-    arrays |= {f"jets.{name}": values for name, values in chunk.jets.items()}
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def read_unit(path: Path, jets: int) -> tuple[JetChunk, Counts] | None:
-    """A unit of `jets` jets and what it cost, or None if the file is missing, torn or not such a unit."""
-    try:
-        # Opened here, because np.load leaves the file open when it is no archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}  # zip checks its sums here
-        tried, events, found, sigma, error = arrays.pop("counts").tolist()
-        offsets = arrays.pop("offsets")
-    except (FileNotFoundError, *DAMAGED):
-        return None
-    constituents = {n.partition(".")[2]: v for n, v in arrays.items() if n.startswith("constituents.")}
-    columns = {n.partition(".")[2]: v for n, v in arrays.items() if n.startswith("jets.")}
-    lengths_agree = (
-        offsets.shape == (jets + 1,)
-        and all(v.shape == (offsets[-1],) for v in constituents.values())
-        and all(v.shape == (jets,) for v in columns.values())
-    )
-    if not lengths_agree or set(constituents) != {"pt", "eta", "phi"}:
-        return None
-    return JetChunk(offsets, constituents, columns), Counts(int(tried), int(events), int(found), sigma, error)
-
-
-def _make_unit(recipe: Recipe, seed: int, jets: int, path: Path) -> Counts:
-    """One unit, in a worker: the jets go to the disk, only the counts go back."""
-    chunk, counts = pythia.generate_unit(recipe, seed, jets)
-    write_unit(path, chunk, counts)
-    return counts
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)  # FastJet's banner goes to stdout, past Python
-    os.close(silent)
-
-
-def _leave_with_parent() -> None:
-    """A parent that was killed says no goodbye: without this its workers would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-@contextmanager
-def _pool(workers: int, folder: Path) -> Iterator[ProcessPoolExecutor]:
-    # spawn: a fork of a process that has JAX's threads may hang
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
-    others = set(multiprocessing.active_children())
-    try:
-        yield pool
-    except BrokenProcessPool:
-        # One that was just being started when another died is overlooked by the pool, which would wait for it for ever.
-        for child in set(multiprocessing.active_children()) - others:
-            child.terminate()
-        raise UserError(
-            "a worker process died (killed, or out of memory?); the finished units are kept in "
-            f"{folder}: repeat the same command to go on, with fewer workers if memory was short"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _run_units(
-    tasks: dict[int, tuple[Recipe, int, int, Path]], workers: int, folder: Path, advance: Callable[[int], None]
-) -> dict[int, Counts]:
-    """Make the units that are missing; returns what each cost. Raises the first error of a worker."""
-    counts: dict[int, Counts] = {}
-    if not tasks:
-        return counts
-    waiting = iter(tasks)
-    running: dict[Future[Counts], int] = {}
-    with _pool(min(workers, len(tasks)), folder) as pool:
-        while True:
-            # Few are handed out ahead, so that Ctrl-C waits for the units under way and not for a long queue.
-            while len(running) <= workers and (unit := next(waiting, None)) is not None:
-                running[pool.submit(_make_unit, *tasks[unit])] = unit
-            if not running:
-                return counts
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                unit = running.pop(future)
-                counts[unit] = future.result()
-                advance(tasks[unit][2])
+def _labels(recipe: Recipe) -> list[int]:
+    """The labels that jets of a recipe can have."""
+    return [recipe.label] if recipe.signal is None else [recipe.label, recipe.signal.label]
 
 
 def _metadata(
@@ -289,10 +169,10 @@ def _metadata(
     return {
         "made_by": f"jetclr {__version__} generate",
         **({"command": command} if command is not None else {}),
-        "recipe": "top-tagging reference (arXiv:1902.09914), particle level",
+        "recipe": f"{PROCESSES[recipe.name].text}, {'particle level' if recipe.detector is None else 'a detector'}",
         **settings,
         "first_unit_seed": unit_seed(recipe.name, settings["seed"], min(counts)),
-        "labels": {str(label): name for label, name in pythia.LABELS.items()},
+        "labels": {str(label): LABELS[label] for label in _labels(recipe)},
         **_totals(list(counts.values())),
         **({"unit_counts": _by_field(list(counts.values()))} if "shard" in settings else {}),
     }
@@ -301,7 +181,7 @@ def _metadata(
 def _totals(counts: Sequence[Counts]) -> dict[str, Any]:
     """What the units cost together; their order decides the last bit of the sums."""
     tried = np.array([c.tried for c in counts], np.float64)
-    weight = tried / tried.sum()
+    weight = tried / max(tried.sum(), 1)  # a mixture of nothing but signal counts none
     events, found = sum(c.events for c in counts), sum(c.jets for c in counts)
     sigma = float(np.sum(weight * [c.sigma_mb for c in counts])) * pythia.MB_TO_PB
     error = float(np.sqrt(np.sum((weight * [c.sigma_error_mb for c in counts]) ** 2))) * pythia.MB_TO_PB

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from jetclr import __version__
 from jetclr.data.columns import SHARD, SINKS, WHOLE, Described, describe, new_file, read_batches, refuse_output
-from jetclr.data.generate import first_difference, joined_metadata, shared_settings
+from jetclr.data.generate import joined_metadata, shared_settings
 from jetclr.data.shard import Shard
 from jetclr.data.store import Store, StoreWriter, refuse_existing
+from jetclr.data.units import first_difference
 from jetclr.errors import UserError
 from jetclr.progress import jet_progress
 
@@ -120,14 +121,19 @@ def _join_stores(paths: Sequence[Path], out: Path) -> int:
             one.path, {"constituents": one.constituents} | one.columns,
         )  # fmt: skip
     total = sum(store.jets for store in stores)
+    # Column `source` counts the source files of its own store; together they are counted through.
+    files = [len(store.source.get("sources", ())) for store in stores]
+    shifts = {store.path: sum(files[:i]) for i, store in enumerate(stores)}
     with StoreWriter(out, metadata) as writer, jet_progress("joining", total) as advance:
         for path in order:
-            first = writer.jets
+            first, shift = writer.jets, shifts[path]
             for chunk in Store(path).chunks():
                 copied = chunk._replace(  # a view that waits for its block to fill would keep its file open
                     constituents={name: chunk.constituents[name].copy() for name in one.constituents},
                     jets={name: chunk.jets[name].copy() for name in one.columns},
                 )
+                if "source" in copied.jets:
+                    copied.jets["source"][:] += shift
                 writer.append(copied, source=str(path), first_jet=writer.jets - first)
                 advance(len(chunk.offsets) - 1)
     return total
@@ -158,9 +164,11 @@ def _independent_metadata(stores: Sequence[_Opened]) -> dict[str, Any]:
             known, where = labels.setdefault(int(value), (name, path))
             if known != name:
                 raise UserError(f"label {value} is {known!r} in {where} and {name!r} in {path}, so they stay apart")
+    sources = [file for store in stores for file in store.source.get("sources", ())]
     return {
         "made_by": f"jetclr {__version__} join",
         "labels": {str(value): name for value, (name, _) in sorted(labels.items())},
+        **({"sources": sources} if sources else {}),
         "joined": [{"store": store.path.name, "jets": store.jets, "source": store.source} for store in stores],
     }
 

@@ -1,104 +1,41 @@
-"""Jets from Pythia 8 and FastJet: the physics of `jetclr generate`, one independent unit at a time.
+"""Jets from Pythia 8: the physics of `jetclr generate`, one independent unit at a time.
 
-A *unit* is a run of jets from one freshly initialised Pythia, so it depends on nothing but its recipe and its seed;
+A *unit* is a run of jets from freshly initialised Pythias, so it depends on nothing but its recipe and its seed;
 `jetclr.data.generate` hands units to processes and joins them. pythia8mc and fastjet are GPL and an optional
 extra: they are imported inside the functions that need them.
 
-Shapes: E events, P particles of all the events of a batch, J jets, M constituents of all the jets, T top quarks.
+Shapes: E events, P particles of all the events of a batch, J jets.
 
-Sources: the recipe is that of the top-tagging landscape study, arXiv:1902.09914; Pythia 8.3 arXiv:2203.11601;
-FastJet arXiv:1111.6097; anti-kT arXiv:0802.1189.
+Source: Pythia 8.3, arXiv:2203.11601.
 """
 
-from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Int64
 
 from jetclr.data.chunk import JetChunk, join_chunks, slice_chunk, sort_by_pt
+from jetclr.data.clustering import Clustered, antikt_jets, reorder
+from jetclr.data.detector import Seen, detect
 from jetclr.data.kinematics import constituent_columns, jet_columns, pt_eta_phi
+from jetclr.data.matching import Particles, matched, missing_pt
+from jetclr.data.particles import charges, types
+from jetclr.data.processes import Recipe, Veto
 from jetclr.errors import UserError
 
 MAX_SEED = 900_000_000  # Pythia's Random:seed; 0 would mean the clock
 MB_TO_PB = 1e9
 MIN_BATCH_EVENTS, MAX_BATCH_EVENTS = 16, 256
-NEUTRINOS = (12, 14, 16)
-
-
-@dataclass(frozen=True)
-class Window:
-    """Which jets are kept: anti-kT radius, pT range [GeV], largest |pseudorapidity|."""
-
-    radius: float = 0.8
-    pt_min: float = 550.0
-    pt_max: float = 650.0
-    eta_max: float = 2.0
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One kind of jets: hard process, label, and what a jet must hold.
-
-    `pythia` are the process's own settings; `pt_hat_min` [GeV] is the least pT of the hard scattering. `match_top`
-    asks for a hadronic top quark that has itself and its three decay quarks within the radius of the jet axis.
-    """
-
-    name: str
-    label: int
-    pythia: dict[str, str]
-    pt_hat_min: float
-    match_top: bool = False
-    window: Window = field(default_factory=Window)
-    beam_energy: float = 14_000.0
-
-    def settings(self) -> dict[str, str]:
-        """Every Pythia setting but the seed."""
-        return {
-            "Beams:eCM": f"{self.beam_energy:g}",
-            "PartonLevel:MPI": "off",
-            "PhaseSpace:pTHatMin": f"{self.pt_hat_min:g}",
-            "Print:quiet": "on",
-            **self.pythia,
-        }
-
-
-# pTHat must start far below the window, because initial-state radiation lifts softer scatterings into it. Measured:
-# of 4,004 QCD jets with pTHat > 150, 0.07 % have pTHat < 250, 0.6 % < 300 and 18 % < 450, and a cut at 450 lowers
-# their mean multiplicity from 61.5 to 60.4. Top pairs radiate up to the kinematic limit, so their tail is long: of
-# 409 top jets without any cut (7.6 +- 1.3) % have pTHat < 200 and (26 +- 2) % < 450; of 4,036 above 150, 3.2 % have
-# less than 200 and 22 % less than 450, and a cut at 450 lowers the mean mass from 178.1 to 176.7 GeV, at 200 to 177.7.
-RECIPES = {
-    "qcd": Recipe("qcd", 0, {"HardQCD:all": "on"}, pt_hat_min=250.0),
-    "top": Recipe(
-        "top",
-        1,
-        {"Top:gg2ttbar": "on", "Top:qqbar2ttbar": "on", "24:onMode": "off", "24:onIfAny": "1 2 3 4 5"},
-        pt_hat_min=200.0,
-        match_top=True,
-    ),
-}
-
-LABELS = {0: "QCD", 1: "top"}
-
-
-class Veto(NamedTuple):
-    """When a shower is dropped half way: see `early_veto`. Scale and margin in GeV."""
-
-    scale: float = 50.0
-    pt_margin: float = 75.0
-    eta_margin: float = 0.5
-    radius: float = 1.6
-
-
-# Counted without acting on it: of 1,199 QCD jets (pTHat > 350) and 544 top jets (pTHat > 250) none came from a dropped
-# event, while 66 % and 88 % of the events were dropped. With a margin of 25 GeV it would be 1 and 0 jets.
-VETO = Veto()
+SECOND_JET_PT_MIN = 20.0  # GeV
+HOPELESS_EVENTS, HOPELESS_YIELD = 10_000, 1 / 5_000
 
 
 class Counts(NamedTuple):
-    """What a unit cost: phase-space points, events of the process, jets found, and Pythia's cross-section [mb]."""
+    """What a unit cost: phase-space points, events of the process, jets found, and Pythia's cross-section [mb].
+
+    Of a mixture, points and cross-section are those of the background; 0 if the unit holds none.
+    """
 
     tried: int
     events: int
@@ -117,85 +54,66 @@ def load_generators() -> tuple[ModuleType, ModuleType]:
     return pythia8mc, fastjet
 
 
-def early_veto(recipe: Recipe) -> Any:
+def early_veto(veto: Veto) -> Any:
     """A Pythia user hook that drops events which cannot give a jet of the recipe, before they cost anything.
 
-    Showers run from hard to soft. When they reach `VETO.scale` an event has a handful of partons (a top quark is not
-    decayed yet), and what follows moves a jet's pT by little. So the event is dropped unless the partons within
-    `VETO.radius` of one of them, which lies in |eta| < eta_max + eta_margin (and is a top quark where one is to be
-    matched), have a summed pT above pt_min - pt_margin.
+    Showers run from hard to soft. When they reach the veto's scale an event has a handful of partons (a top quark or a
+    boson is not decayed yet), and what follows moves a jet's pT by little. So the event is dropped unless the partons
+    near one of them, which lies where a jet may and is of the kind that is to be matched, have a summed pT that is
+    hardly less than what a jet needs.
     """
     pythia8mc, _ = load_generators()
-    pt_min = recipe.window.pt_min - VETO.pt_margin
-    eta_max = recipe.window.eta_max + VETO.eta_margin + (recipe.window.radius if recipe.match_top else 0.0)
-    match_top = recipe.match_top
 
     class EarlyVeto(pythia8mc.UserHooks):  # type: ignore[name-defined]
         def canVetoPT(self) -> bool:
             return True
 
         def scaleVetoPT(self) -> float:
-            return VETO.scale
+            return veto.scale
 
         def doVetoPT(self, position: int, event: Any) -> bool:
             if position > 3:  # a shower of a resonance's decay, later on: the event has been looked at
                 return False
-            return not _hopeful(event, pt_min, eta_max, match_top)
+            return not _hopeful(event, veto)
 
     return EarlyVeto()
 
 
-def _hopeful(event: Any, pt_min: float, eta_max: float, match_top: bool) -> bool:
+def _hopeful(event: Any, veto: Veto) -> bool:
+    pdg, eta_max, near, least = veto.pdg, veto.eta_max, veto.radius**2, max(veto.pt_min, 0.0) ** 2
     record = (event[i] for i in range(3, event.size()))  # behind the beams; iterating over `event` is slower
-    final = [(p.eta(), p.phi(), p.px(), p.py(), p.idAbs() == 6) for p in record if p.isFinal()]
-    for eta, phi, _, _, is_top in final:
-        if abs(eta) > eta_max or (match_top and not is_top):
+    final = [(p.eta(), p.phi(), p.px(), p.py(), p.idAbs()) for p in record if p.isFinal()]
+    for eta, phi, _, _, kind in final:
+        if abs(eta) > eta_max or (pdg and kind not in pdg):
             continue
         sum_x = sum_y = 0.0
         for eta2, phi2, px, py, _ in final:
             dphi = abs(phi - phi2)
-            if (eta - eta2) ** 2 + min(dphi, 2 * np.pi - dphi) ** 2 < VETO.radius**2:
+            if (eta - eta2) ** 2 + min(dphi, 2 * np.pi - dphi) ** 2 < near:
                 sum_x += px
                 sum_y += py
-        if sum_x**2 + sum_y**2 > pt_min**2:
+        if sum_x**2 + sum_y**2 > least:
             return True
     return False
 
 
 def make_pythia(recipe: Recipe, seed: int, *, veto: bool = True) -> tuple[Any, Any]:
-    """A freshly initialised Pythia and its hook, which must live as long (None without `veto`).
+    """A freshly initialised Pythia and its hook, which must live as long (None without one).
 
     Raises RuntimeError naming a setting that Pythia refuses.
     """
     pythia8mc, _ = load_generators()
     pythia = pythia8mc.Pythia("", False)
-    hook = early_veto(recipe) if veto else None
+    hook = early_veto(recipe.veto) if veto and recipe.veto is not None else None
     if hook is not None and not pythia.setUserHooksPtr(hook):
         raise RuntimeError("Pythia refused the user hook")
-    for key, value in {**recipe.settings(), "Random:setSeed": "on", "Random:seed": str(seed)}.items():
-        if not pythia.readString(f"{key} = {value}"):
-            raise RuntimeError(f"Pythia refused the setting '{key} = {value}'")
+    for key, values in {**recipe.settings(), "Random:setSeed": "on", "Random:seed": str(seed)}.items():
+        for value in [values] if isinstance(values, str) else values:
+            if not pythia.readString(f"{key} = {value}"):
+                raise RuntimeError(f"Pythia refused the setting '{key} = {value}'")
     if not pythia.init():
         raise RuntimeError(f"Pythia could not be initialised for {recipe.name!r} with seed {seed}")
     return pythia, hook
-
-
-class Particles(NamedTuple):
-    """The event records of a batch, end to end: numbers of each particle [P] and where each event starts [E+1].
-
-    Momenta are in GeV; `mother` is an index into these arrays.
-    """
-
-    offsets: Int64[np.ndarray, " E+1"]
-    pdg: Int64[np.ndarray, " P"]
-    status: Int64[np.ndarray, " P"]
-    mother: Int64[np.ndarray, " P"]
-    momentum: Float64[np.ndarray, "4 P"]  # px, py, pz, E
-
-    @property
-    def event(self) -> Int64[np.ndarray, " P"]:
-        """Which event each particle belongs to."""
-        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
 
 def next_events(pythia: Any, events: int) -> Particles:
@@ -216,101 +134,78 @@ def next_events(pythia: Any, events: int) -> Particles:
     )
 
 
-def delta_r(eta1: np.ndarray, phi1: np.ndarray, eta2: np.ndarray, phi2: np.ndarray) -> np.ndarray:
-    """Distance in (pseudorapidity, azimuth), the azimuth wrapped."""
-    return np.hypot(eta1 - eta2, (phi1 - phi2 + np.pi) % (2 * np.pi) - np.pi)
+def observe(particles: Particles, recipe: Recipe, seed: int, first_event: int) -> Seen:
+    """What is there to be clustered: the visible final particles, or what the recipe's detector makes of them."""
+    index = np.flatnonzero(particles.visible)
+    starts = np.searchsorted(index, particles.offsets)
+    seen = Seen(starts, particles.pdg[index], particles.momentum[:, index])
+    return seen if recipe.detector is None else detect(seen, recipe.detector, seed, first_event)
 
 
-def hadronic_tops(particles: Particles) -> tuple[Int64[np.ndarray, " T"], Int64[np.ndarray, "T 4"]]:
-    """The event of each top quark, and the particles (top, its b or lighter quark, two quarks of its W).
-
-    The top is the last of its copies, just before it decays; quarks are as they leave the decay, before their
-    shower. Raises RuntimeError if a top decays in any other way than to three quarks.
-    """
-    pdg, mother, event = particles.pdg, particles.mother, particles.event
-    kind, parent = np.abs(pdg), np.abs(pdg[mother])
-    is_quark = (kind >= 1) & (kind <= 5)
-
-    def sorted_by_top(select: Bool[np.ndarray, " P"], sign: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        index = np.flatnonzero(select)
-        key = event[index] * 2 + (sign[index] < 0)  # t and tbar of an event; W and quarks share their sign
-        order = np.argsort(key, kind="stable")
-        return key[order], index[order]
-
-    w_key, w = sorted_by_top((kind == 24) & (parent == 6), pdg)
-    b_key, b = sorted_by_top(is_quark & (parent == 6), pdg)
-    q_key, q = sorted_by_top(is_quark & (parent == 24), pdg[mother])
-    if not (np.array_equal(w_key, b_key) and np.array_equal(np.repeat(w_key, 2), q_key)):
-        raise RuntimeError("an event has a top quark that does not decay to three quarks")
-    return w_key // 2, np.stack([mother[w], b, q[0::2], q[1::2]], axis=1)
+def jets_of(particles: Particles, recipe: Recipe, seed: int, first_event: int = 0) -> JetChunk:
+    """The jets of a recipe in events, of which `first_event` is the number of the first: seen, clustered, chosen."""
+    seen = observe(particles, recipe, seed, first_event)
+    if recipe.dijets:
+        found, columns = _dijets(seen, recipe)
+    else:
+        found, columns = _single_jets(seen, recipe, particles), {}
+    columns = {"missing_pt": missing_pt(particles)[found.event].astype(np.float32)} | columns
+    return as_chunk(found, seen, recipe.label, columns)
 
 
-def top_inside(
-    particles: Particles, jet_event: Int64[np.ndarray, " J"], axis: Float64[np.ndarray, "4 J"], radius: float
-) -> Bool[np.ndarray, " J"]:
-    """Whether one top quark and its three decay quarks are all within `radius` of the jet axis."""
-    top_event, members = hadronic_tops(particles)
-    _, eta, phi = pt_eta_phi(particles.momentum[:, members])
-    _, jet_eta, jet_phi = pt_eta_phi(axis)
-    inside = np.zeros(len(jet_event), bool)
-    for event_sign in range(2):  # at most two tops an event, next to each other in top_event
-        slot = np.searchsorted(top_event, jet_event) + event_sign
-        there = (slot < len(top_event)) & (top_event[np.minimum(slot, len(top_event) - 1)] == jet_event)
-        at = np.where(there, slot, 0)
-        near = delta_r(eta[at], phi[at], jet_eta[:, None], jet_phi[:, None]) < radius
-        inside |= there & near.all(axis=1)
-    return inside
-
-
-def cluster(particles: Particles, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Anti-kT jets of the window, over the visible final particles of each event, all events in one call.
-
-    Returns the jets' events [J], four-momenta [4, J], offsets [J+1], and constituents [M] as indices into
-    `particles`.
-    """
-    _, fastjet = load_generators()
-    import awkward as ak  # comes with fastjet
-
-    visible = np.flatnonzero((particles.status > 0) & ~np.isin(np.abs(particles.pdg), NEUTRINOS))
-    starts = np.searchsorted(visible, particles.offsets)
-    momentum = dict(zip(("px", "py", "pz", "E"), particles.momentum[:, visible], strict=True))
-    events = ak.unflatten(ak.zip(momentum, with_name="Momentum4D"), np.diff(starts))
-    sequence = fastjet.ClusterSequence(events, fastjet.JetDefinition(fastjet.antikt_algorithm, window.radius))
-    jets = sequence.inclusive_jets(window.pt_min)
-    index = sequence.constituent_index(window.pt_min)
-    event = np.repeat(np.arange(len(starts) - 1), ak.num(jets).to_numpy())
-    flat = ak.flatten(jets)
-    axis = np.stack([flat[name].to_numpy() for name in momentum])
-    counts = ak.num(ak.flatten(index)).to_numpy()
-    index = visible[ak.flatten(index, axis=None).to_numpy() + np.repeat(starts[event], counts)]
-    pt, eta, _ = pt_eta_phi(axis)
+def _single_jets(seen: Seen, recipe: Recipe, particles: Particles) -> Clustered:
+    """The jets in the window that hold what they should; in FastJet's order, which means nothing."""
+    window = recipe.window
+    found = antikt_jets(seen.momentum, seen.offsets, window.radius, window.pt_min, hardest_first=False)
+    pt, eta, _ = pt_eta_phi(found.momentum)
     keep = (pt > window.pt_min) & (pt < window.pt_max) & (np.abs(eta) < window.eta_max)
-    return (
-        event[keep],
-        axis[:, keep],
-        np.concatenate([[0], np.cumsum(counts[keep])]),
-        index[np.repeat(keep, counts)],
-    )
+    found = reorder(found, np.flatnonzero(keep))
+    if recipe.match is None:
+        return found
+    inside = matched(particles, recipe.match, found.event, found.momentum, window.radius)
+    return reorder(found, np.flatnonzero(inside))
 
 
-def as_chunk(
-    particles: Particles,
-    axis: Float64[np.ndarray, "4 J"],
-    offsets: Int64[np.ndarray, " J+1"],
-    index: Int64[np.ndarray, " M"],
-    label: int,
-) -> JetChunk:
-    """Jets as the store holds them: constituents (pt [GeV], eta, phi), hardest first; jets with their mass."""
-    columns = jet_columns(axis) | {"label": np.full(axis.shape[1], label, np.int32)}
-    return sort_by_pt(JetChunk(offsets.astype(np.int64), constituent_columns(particles.momentum[:, index]), columns))
+def _dijets(seen: Seen, recipe: Recipe) -> tuple[Clustered, dict[str, np.ndarray]]:
+    """The two hardest jets of the events whose hardest jet lies in the window and whose second one in its |eta|."""
+    window = recipe.window
+    found = antikt_jets(seen.momentum, seen.offsets, window.radius, min(SECOND_JET_PT_MIN, window.pt_min))
+    _, first, count = np.unique(found.event, return_index=True, return_counts=True)
+    first = first[count > 1]
+    pt, eta, _ = pt_eta_phi(found.momentum)
+    keep = (pt[first] > window.pt_min) & (pt[first] < window.pt_max)
+    keep &= (np.abs(eta[first]) < window.eta_max) & (np.abs(eta[first + 1]) < window.eta_max)
+    first = first[keep]
+    total = found.momentum[:, first] + found.momentum[:, first + 1]
+    mass = jet_columns(total)["jet_mass"]
+    columns = {"jet_index": np.tile(np.array([0, 1], np.int8), len(first)), "dijet_mass": np.repeat(mass, 2)}
+    return reorder(found, np.stack([first, first + 1], axis=1).reshape(-1)), columns
 
 
-def generate_unit(recipe: Recipe, seed: int, jets: int, *, veto: bool = True) -> tuple[JetChunk, Counts]:
+def as_chunk(found: Clustered, seen: Seen, label: int, columns: dict[str, np.ndarray]) -> JetChunk:
+    """Jets as the store holds them: constituents, hardest first, and jets with their mass, label and `columns`."""
+    pdg = seen.pdg[found.index]
+    constituents = constituent_columns(seen.momentum[:, found.index])
+    constituents |= {"charge": charges(pdg), "type": types(pdg), "pdg": pdg.astype(np.int32)}
+    jets = jet_columns(found.momentum) | {"label": np.full(len(found.event), label, np.int32)} | columns
+    return sort_by_pt(JetChunk(found.offsets, constituents, jets))
+
+
+def generate_unit(
+    recipe: Recipe, seed: int, jets: int, first_event: int = 0, *, veto: bool = True
+) -> tuple[JetChunk, Counts]:
     """The first `jets` jets that a fresh Pythia with this seed gives, and what they cost.
 
-    A pure function of its arguments; fewer jets of the same seed are the first of more. `veto=False` showers every
-    event to its end: the same physics, slower, for checks. Raises RuntimeError if Pythia fails.
+    A pure function of its arguments; fewer jets of the same seed are the first of more. `first_event` is the number of
+    the unit's first event, where the recipe keeps both jets of events. `veto=False` showers every event to its end: the
+    same physics, slower, for checks. Raises UserError if hardly an event has such jets, RuntimeError if Pythia fails.
     """
+    if recipe.dijets:
+        return _dijet_unit(recipe, seed, jets, first_event, veto=veto)
+    return _one_pythia(recipe, seed, jets, veto=veto)
+
+
+def _one_pythia(recipe: Recipe, seed: int, jets: int, *, veto: bool) -> tuple[JetChunk, Counts]:
     pythia, _hook = make_pythia(recipe, seed, veto=veto)
     chunks: list[JetChunk] = []
     found = events = 0
@@ -319,14 +214,16 @@ def generate_unit(recipe: Recipe, seed: int, jets: int, *, veto: bool = True) ->
         yield_so_far = (found + 1) / (events + 3)
         wanted = int(np.clip((jets - found) / yield_so_far, MIN_BATCH_EVENTS, MAX_BATCH_EVENTS))
         particles = next_events(pythia, wanted)
+        chunk = jets_of(particles, recipe, seed, events)
         events += len(particles.offsets) - 1
-        event, axis, offsets, index = cluster(particles, recipe.window)
-        chunk = as_chunk(particles, axis, offsets, index, recipe.label)
-        if recipe.match_top:
-            chunk = select(chunk, top_inside(particles, event, axis, recipe.window.radius))
         if len(chunk.offsets) > 1:
             chunks.append(chunk)
             found += len(chunk.offsets) - 1
+        if events > HOPELESS_EVENTS and found < HOPELESS_YIELD * events:
+            raise UserError(
+                f"only {found} of {events:,} events of {recipe.name} gave a jet as asked; widen the pT window, "
+                "or choose a pT and a radius at which the process can give such jets"
+            )
     info = pythia.infoPython()
     # Pythia's cross-section leaves out the share of vetoed events, which is ours and not the process's. Its error
     # counts that share's fluctuation, so it is somewhat too large.
@@ -335,12 +232,58 @@ def generate_unit(recipe: Recipe, seed: int, jets: int, *, veto: bool = True) ->
     return slice_chunk(join_chunks(chunks), 0, jets), counts
 
 
-def select(chunk: JetChunk, keep: Bool[np.ndarray, " J"]) -> JetChunk:
-    """The jets of a chunk where `keep` is true."""
-    counts = np.diff(chunk.offsets)
-    each = np.repeat(keep, counts)
+def _dijet_unit(recipe: Recipe, seed: int, jets: int, first_event: int, *, veto: bool) -> tuple[JetChunk, Counts]:
+    """Both jets of events, of which some are signal: a Pythia for each of the two, and their events in turn."""
+    events = -(-jets // 2)
+    is_signal = signal_events(first_event, events, recipe.signal_fraction)
+    chunks: list[JetChunk] = []
+    counts = Counts(0, 0, 0, 0.0, 0.0)
+    for kind, mine in ((recipe, ~is_signal), (recipe.signal, is_signal)):
+        if kind is None or not mine.any():
+            continue
+        own_seed = seed if kind is recipe else _signal_seed(seed)
+        chunk, cost = _one_pythia(kind, own_seed, 2 * int(mine.sum()), veto=veto)
+        chunks.append(chunk)
+        if kind is recipe:
+            counts = cost
+        else:
+            counts = counts._replace(events=counts.events + cost.events, jets=counts.jets + cost.jets)
+    # jets of background and signal, one after the other -> in the order of the events
+    event = np.concatenate([np.flatnonzero(~is_signal), np.flatnonzero(is_signal)])
+    order = (2 * np.argsort(event)[:, None] + np.arange(2)).reshape(-1)
+    chunk = _take(join_chunks(chunks), order)
+    chunk.jets["event"] = first_event + np.repeat(np.arange(events), 2)
+    return slice_chunk(chunk, 0, jets), counts
+
+
+def _signal_seed(seed: int) -> int:
+    """Another seed, so that signal and background share no random numbers; seeds that differ stay different."""
+    return (seed - 1 + MAX_SEED // 2) % MAX_SEED + 1
+
+
+def signal_events(first_event: int, events: int, fraction: float) -> Bool[np.ndarray, " E"]:
+    """Which of the events, numbered from `first_event`, are signal: of the first n events of all, n x fraction.
+
+    Of each run of 1 / fraction events one, drawn by the number of the run, is signal. So the count is right to
+    within one event for a unit and for a store alike, and units agree on it without knowing of each other.
+    """
+    signal = np.zeros(events, bool)
+    if fraction > 0:
+        # One run more on either side than there should be: products of floats may round past a whole number.
+        runs = np.arange(max(int(first_event * fraction) - 1, 0), int((first_event + events) * fraction) + 2)
+        with np.errstate(over="ignore"):  # the next signal of a tiny fraction is farther away than can be counted
+            first, beyond = (np.ceil(np.minimum(bound / fraction, 2.0**62)) for bound in (runs, runs + 1))
+        luck = np.array([np.random.default_rng([run, *b"signal"]).random() for run in runs.tolist()])
+        chosen = (first + np.floor(luck * (beyond - first))).astype(np.int64) - first_event
+        signal[chosen[(chosen >= 0) & (chosen < events)]] = True
+    return signal
+
+
+def _take(chunk: JetChunk, order: Int64[np.ndarray, " K"]) -> JetChunk:
+    """The jets `order` of a chunk, in this order."""
+    counts = np.diff(chunk.offsets)[order]
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    index = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - chunk.offsets[:-1][order], counts)
     return JetChunk(
-        np.concatenate([[0], np.cumsum(counts[keep])]).astype(np.int64),
-        {name: v[each] for name, v in chunk.constituents.items()},
-        {name: v[keep] for name, v in chunk.jets.items()},
+        offsets, {n: v[index] for n, v in chunk.constituents.items()}, {n: v[order] for n, v in chunk.jets.items()}
     )

@@ -90,7 +90,7 @@ def test_ctrl_c_outside_training_is_quiet(stores: dict[str, Path], tmp_path: Pat
     """A KeyboardInterrupt anywhere ends in one line and status 130."""
     code = (
         "import jetclr.data.convert as c, jetclr.cli as cli\n"
-        "def stop(*a): raise KeyboardInterrupt\n"
+        "def stop(*a, **b): raise KeyboardInterrupt\n"
         "c.convert = stop\n"
         "raise SystemExit(cli.main(['convert', '--format', 'toptag', 'a', 'b']))"
     )

@@ -307,3 +307,19 @@ def test_a_join_that_is_stopped_leaves_nothing(
     with pytest.raises(stop):
         join(parts, tmp_path / out)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_source_files_are_counted_through(tmp_path: Path) -> None:
+    """Column `source` of a joined store still points to the file that a jet came from."""
+    chunk = toy_chunk(np.random.default_rng(0), 6)
+    for name, files in (("a", 2), ("b", 1)):
+        source = np.arange(6, dtype=np.int32) % files
+        with StoreWriter(tmp_path / name, {"sources": [{"file": f"{name}{i}"} for i in range(files)]}) as writer:
+            writer.append(chunk._replace(jets=chunk.jets | {"source": source}))
+    join([tmp_path / "a", tmp_path / "b"], tmp_path / "c")
+    joined = Store(tmp_path / "c")
+    told = [file["file"] for file in joined.metadata[0]["source"]["sources"]]
+    assert [told[i] for i in joined.column("source")] == ["a0", "a1"] * 3 + ["b0"] * 6
+    assert {n: joined.column(n).dtype for n in joined.columns} == {n: x.dtype for n, x in chunk.jets.items()} | {
+        "source": np.dtype(np.int32)
+    }
