@@ -41,7 +41,7 @@ def test_reading_is_measured(store: Path, capsys: pytest.CaptureFixture[str]) ->
     assert [(row["what"], row["processes"]) for row in rows] == [("read", 1), ("read", 2)]
     for row in rows:
         assert min(row["jets"], row["jets_per_s"], row["jets_per_s_per_core"]) > 0
-        assert 50 < row["peak_mib"] < 4096
+        assert row["peak_mib"] > 50
 
 
 def test_runs_of_several_processes_count_from_the_first_start_to_the_last_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ def test_when_none_is_whole_nothing_is_touched(
     workdir = tmp_path / "r"
     shutil.copytree(run, workdir)
     for name in ("4", "8"):
-        flip_a_bit(workdir / "checkpoints" / name)
+        lose_a_file(workdir / "checkpoints" / name)
     command = ["pretrain", str(CONFIG), "--workdir", str(workdir), "--data.train", str(stores["train"])]
     assert main(command) == 1
     assert "checkpoint 8 in" in capsys.readouterr().err

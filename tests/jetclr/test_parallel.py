@@ -59,6 +59,7 @@ def test_two_processes_give_the_run_of_one(tmp_path: Path, stores: dict[str, Pat
     np.testing.assert_allclose(embedded(alone), embedded(workdir), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_read_the_weighted_pieces_of_one(tmp_path: Path, stores: dict[str, Path]) -> None:
     """Which jets are drawn, how they are cut, and whether a batch fits, is the same for all."""
     flags = ("--steps", "4", "--log.every", "1", "--probe.every", "0", "--batch", "64", "--data.buckets", "12",

@@ -126,7 +126,7 @@ def padded() -> tuple[dict[str, float], list[np.ndarray]]:
 
 @pytest.mark.parametrize(
     ("shape", "chunks"),
-    [(Devices(1), 1), (Devices(8), 1), (Devices(2, 2), 1), (Devices(2), 4)],
+    [(Devices(8), 1), (Devices(2, 2), 1), (Devices(2), 4)],
     ids=str,
 )
 def test_loss_and_gradient_of_pieces_are_those_of_the_padded_batch(shape: Devices, chunks: int) -> None:
@@ -137,6 +137,7 @@ def test_loss_and_gradient_of_pieces_are_those_of_the_padded_batch(shape: Device
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5 * max(np.abs(y).max(), 1e-30))
 
 
+@pytest.mark.slow
 def test_random_views_of_pieces_do_not_depend_on_the_devices() -> None:
     random: dict[str, Any] = {"views": QUICK, "encoder": tiny().encoder}
     first, second = (in_pieces(shape, LAYOUT, **random) for shape in (Devices(1), Devices(2)))

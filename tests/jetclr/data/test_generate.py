@@ -174,6 +174,7 @@ def test_a_dead_worker_is_one_sentence(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_found_leaves_nothing_behind(tmp_path: Path) -> None:
     """The next try, with other options, would be refused for what is left of this one."""
     with pytest.raises(UserError, match=r"only 0 of .* events of w gave a jet as asked; widen the pT window"):
