@@ -7,9 +7,10 @@ unchanged on a batch [..., N], because it reduces over the last axis only.
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Key
 
 Padded: TypeAlias = Float[Array, "*B N"] | Float[np.ndarray, "*B N"]
 
@@ -35,6 +36,38 @@ def keep(jets: Jets, mask: Bool[Array, "*B N"]) -> Jets:
     mask = jets.mask & mask
     zero = lambda x: jnp.where(mask, x, 0)  # noqa: E731
     return Jets(zero(jets.pt), zero(jets.eta), zero(jets.phi), mask, {name: zero(x) for name, x in jets.extras.items()})
+
+
+def hardest(jets: Jets) -> Bool[Array, "*B N"]:
+    """Which constituent is the hardest; the first of equals, and none of an empty jet."""
+    return jets.mask & (jnp.arange(jets.pt.shape[-1]) == jnp.argmax(jets.pt, axis=-1, keepdims=True))
+
+
+def trimmed(jets: Jets, constituents: int) -> Jets:
+    """The `constituents` hardest of each jet, hardest first, in as many slots: what an encoder of that size would get.
+
+    Equally hard ones stay in their order. Raises ValueError if there are fewer slots than that.
+    """
+    slots = jets.pt.shape[-1]
+    if not 0 < constituents <= slots:
+        raise ValueError(f"{constituents} constituents were asked of jets with {slots} slots; ask for 1 to {slots}")
+    order = jnp.argsort(jnp.where(jets.mask, -jets.pt, 1), axis=-1)[..., :constituents]  # padding comes last
+    return jax.tree.map(lambda x: jnp.take_along_axis(x, order, axis=-1), jets)
+
+
+def padded(jets: Jets, slots: int) -> Jets:
+    """The jets with so many more empty slots, for constituents to come."""
+    return jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, slots)]), jets)
+
+
+def overlaid(jets: Jets, others: Jets) -> Jets:
+    """One jet with the constituents of another added, in the slots of the first: where all do not fit, the softest go.
+
+    What comes in has zero for extras. The result is sorted, hardest first.
+    """
+    blank = {name: jnp.zeros(others.pt.shape, x.dtype) for name, x in jets.extras.items()}
+    both = (jets, others._replace(extras=blank))
+    return trimmed(jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *both), jets.pt.shape[-1])
 
 
 def wrap_phi(phi: Float[Array, "*any"]) -> Float[Array, "*any"]:
@@ -75,3 +108,13 @@ def relative_to(jets: Jets, eta: Float[Array, "*B"], phi: Float[Array, "*B"]) ->
 def center(jets: Jets) -> Jets:
     """The jet with its pT-weighted centroid moved to (0, 0)."""
     return relative_to(jets, *centroid(jets))
+
+
+def in_disc(
+    key: Key[Array, ""], jets: Jets, radius: float, points: int
+) -> tuple[Float[Array, " points"], Float[Array, " points"]]:
+    """(eta, phi) of `points` random places, uniform over the disc of `radius` about one jet's centroid."""
+    eta, phi = centroid(jets)
+    from_centre, angle = jax.random.uniform(key, (2, points), jets.pt.dtype)
+    distance, angle = radius * jnp.sqrt(from_centre), 2 * jnp.pi * angle
+    return eta + distance * jnp.cos(angle), wrap_phi(phi + distance * jnp.sin(angle))

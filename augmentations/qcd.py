@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from augmentations.jets import Jets, keep, wrap_phi
+from augmentations.jets import Jets, hardest, in_disc, keep, total_pt, wrap_phi
 from augmentations.transform import check_range
 
 
@@ -20,6 +20,10 @@ class SoftSmear:
 
     scale: float = 0.1
     floor: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_range("SoftSmear.scale", self.scale, 0, 100)
+        check_range("SoftSmear.floor", self.floor, 0, 1000)
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
         width = jnp.where(jets.mask, self.scale / jnp.maximum(jets.pt, self.floor), 0)
@@ -42,26 +46,10 @@ class CollinearSplit:
         check_range("CollinearSplit.fraction", self.fraction, 0, 1)
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
-        pick, number, share = jax.random.split(key, 3)
+        _, number, _ = jax.random.split(key, 3)  # `split_collinear` leaves this one alone
         real = jnp.sum(jets.mask)
         most = jnp.minimum((real * self.fraction).astype(jnp.int32), jets.pt.size - real)
-        splits = jax.random.randint(number, (), 0, most + 1)
-        # order[r] is the r-th constituent to split, padding comes last; the r-th free slot takes its child.
-        order = jnp.argsort(jnp.where(jets.mask, jax.random.uniform(pick, jets.pt.shape), 2.0))
-        splitting = jets.mask & (jnp.argsort(order) < splits)
-        slot = jnp.cumsum(~jets.mask) - 1
-        child = ~jets.mask & (slot < splits)
-        parent = order[jnp.clip(slot, 0)]
-        tiny = jnp.finfo(jets.pt.dtype).eps  # neither side may be left without momentum
-        z = jax.random.uniform(share, jets.pt.shape, jets.pt.dtype, tiny, 1 - tiny)
-        kept = jnp.where(splitting, z * jets.pt, jets.pt)
-        return Jets(
-            jnp.where(child, (jets.pt - kept)[parent], kept),
-            jnp.where(child, jets.eta[parent], jets.eta),
-            jnp.where(child, jets.phi[parent], jets.phi),
-            jets.mask | child,
-            {name: jnp.where(child, x[parent], x) for name, x in jets.extras.items()},
-        )
+        return split_collinear(key, jets, jax.random.randint(number, (), 0, most + 1))
 
 
 @dataclass(frozen=True)
@@ -76,10 +64,85 @@ class SoftLoss:
     most: float = 1.0
 
     def __post_init__(self) -> None:
+        check_range("SoftLoss.scale", self.scale, 1e-6, 1e9)
         check_range("SoftLoss.most", self.most, 0, 1)
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
         jet, constituent = jax.random.split(key)
         chance = jax.random.uniform(jet, (), jets.pt.dtype, 0, self.most) * jnp.exp(-jets.pt / self.scale)
         stays = jax.random.uniform(constituent, jets.pt.shape) >= chance
-        return keep(jets, stays | (jnp.arange(jets.pt.size) == jnp.argmax(jets.pt)))
+        return keep(jets, stays | hardest(jets))
+
+
+@dataclass(frozen=True)
+class SoftRadiation:
+    """Add up to `number` soft constituents, which carry a share uniform in [0, `fraction`] of the jet's pT.
+
+    They lie anywhere within `radius` of the centroid; see `radiate`.
+    """
+
+    number: int = 10
+    fraction: float = 0.02
+    radius: float = 0.8
+
+    def __post_init__(self) -> None:
+        check_range("SoftRadiation.number", self.number, 1, 1000)
+        check_range("SoftRadiation.fraction", self.fraction, 0, 0.5)
+        check_range("SoftRadiation.radius", self.radius, 0, 3)
+
+    def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
+        fraction, emission = jax.random.split(key)
+        share = jax.random.uniform(fraction, (), jets.pt.dtype, 0, self.fraction)
+        return radiate(emission, jets, share, number=self.number, radius=self.radius)
+
+
+def split_collinear(key: Key[Array, ""], jets: Jets, splits: Array | int) -> Jets:
+    """One jet [N] with `splits` randomly chosen constituents split in two, as `CollinearSplit` does it.
+
+    Fewer are split where there are fewer constituents or free slots. With one key, more splits are those of fewer and
+    some others.
+    """
+    pick, _, share = jax.random.split(key, 3)
+    splits = jnp.minimum(splits, jnp.sum(jets.mask))
+    # order[r] is the r-th constituent to split, padding comes last; the r-th free slot takes its child.
+    order = jnp.argsort(jnp.where(jets.mask, jax.random.uniform(pick, jets.pt.shape), 2.0))
+    slot = jnp.cumsum(~jets.mask) - 1
+    splits = jnp.minimum(splits, slot[-1] + 1)
+    splitting = jets.mask & (jnp.argsort(order) < splits)
+    child = ~jets.mask & (slot < splits)
+    parent = order[jnp.clip(slot, 0)]
+    tiny = jnp.finfo(jets.pt.dtype).eps  # neither side may be left without momentum
+    z = jax.random.uniform(share, jets.pt.shape, jets.pt.dtype, tiny, 1 - tiny)
+    kept = jnp.where(splitting, z * jets.pt, jets.pt)
+    return Jets(
+        jnp.where(child, (jets.pt - kept)[parent], kept),
+        jnp.where(child, jets.eta[parent], jets.eta),
+        jnp.where(child, jets.phi[parent], jets.phi),
+        jets.mask | child,
+        {name: jnp.where(child, x[parent], x) for name, x in jets.extras.items()},
+    )
+
+
+def radiate(key: Key[Array, ""], jets: Jets, fraction: Array | float, *, number: int = 10, radius: float = 0.8) -> Jets:
+    """One jet [N] with `number` soft constituents added, which together carry `fraction` of its pT.
+
+    They fill the padding, or as much of it as there is, at places uniform in the disc of `radius` about the centroid;
+    their pT are a random division of their sum (the spacings of uniform points), and all others give up this share
+    alike, so total pT is kept. They have zero for extras. A jet that is full or empty stays as it is. An observable
+    that is infrared safe changes in proportion to `fraction`.
+    """
+    share, place = jax.random.split(key)
+    free = ~jets.mask & (jnp.cumsum(~jets.mask) <= number) & jnp.any(jets.mask)
+    weight = jnp.where(free, jax.random.exponential(share, jets.pt.shape, jets.pt.dtype), 0)
+    whole = jnp.sum(weight)
+    taken = jnp.where(whole > 0, fraction, 0)
+    emitted = taken * total_pt(jets) * weight / jnp.where(whole > 0, whole, 1)
+    new = emitted > 0
+    eta, phi = in_disc(place, jets, radius, jets.pt.size)
+    return Jets(
+        jnp.where(new, emitted, (1 - taken) * jets.pt),
+        jnp.where(new, eta, jets.eta),
+        jnp.where(new, phi, jets.phi),
+        jets.mask | new,
+        jets.extras,
+    )

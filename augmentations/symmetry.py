@@ -1,4 +1,4 @@
-"""Symmetries of a jet: what turns or moves it as a whole without changing what it is (arXiv:2108.04253)."""
+"""Symmetries of a jet: what turns, moves or boosts it as a whole without changing what it is (arXiv:2108.04253)."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from augmentations.jets import Jets, centroid, relative_to, wrap_phi
+from augmentations.transform import check_range
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class Translate:
 
     extents: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_range("Translate.extents", self.extents, 0, 100)
+
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
         local = relative_to(jets, *centroid(jets))
         widest = jnp.stack([_extent(local.eta, jets.mask), _extent(local.phi, jets.mask)])
@@ -48,6 +52,19 @@ class Reflect:
         return relative_to(local._replace(phi=sign * local.phi), -eta0, -phi0)
 
 
+@dataclass(frozen=True)
+class Boost:
+    """Boost the jet along its own axis by a rapidity uniform in [-`rapidity`, `rapidity`]; see `boost`."""
+
+    rapidity: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_range("Boost.rapidity", self.rapidity, 0, 5)
+
+    def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
+        return boost(jets, jax.random.uniform(key, (), jets.pt.dtype, -self.rapidity, self.rapidity))
+
+
 def rotate(jets: Jets, angle: Array) -> Jets:
     """The jet turned about its pT-weighted centroid by `angle` [rad], a scalar or one angle a jet [B]."""
     eta0, phi0 = centroid(jets)
@@ -55,6 +72,39 @@ def rotate(jets: Jets, angle: Array) -> Jets:
     cos, sin = jnp.cos(angle)[..., None], jnp.sin(angle)[..., None]
     turned = local._replace(eta=cos * local.eta - sin * local.phi, phi=wrap_phi(sin * local.eta + cos * local.phi))
     return relative_to(turned, -eta0, -phi0)
+
+
+def translate(jets: Jets, d_eta: Array, d_phi: Array) -> Jets:
+    """The jet moved by (`d_eta`, `d_phi`), scalars or one shift a jet [B]; padding stays zero."""
+    return relative_to(jets, -d_eta, -d_phi)
+
+
+def boost(jets: Jets, rapidity: Array) -> Jets:
+    """The jet in a frame where it is faster by `rapidity` along its momentum, a scalar or one a jet [B].
+
+    Constituents are taken as massless, and the axis is their summed momentum. The jet keeps its mass and direction;
+    its energy E and momentum p turn to E cosh y + p sinh y and p cosh y + E sinh y, and it becomes narrower by about
+    exp(-y). Angles are used as they are: in a jet moved to eta = 0, which for massless constituents is itself a boost
+    along the beam, the axis is transverse, so its pT changes, while the lab axis would have shared this with eta.
+    """
+    pt, eta, phi = (jnp.where(jets.mask, x, 0) for x in (jets.pt, jets.eta, jets.phi))
+    energy = pt * jnp.cosh(eta)
+    p = jnp.stack([pt * jnp.cos(phi), pt * jnp.sin(phi), pt * jnp.sinh(eta)])
+    total = jnp.sum(p, axis=-1, keepdims=True)
+    squared = jnp.sum(total**2, axis=0)
+    axis = total / jnp.sqrt(jnp.where(squared > 0, squared, 1))
+    cosh, sinh = jnp.cosh(rapidity)[..., None], jnp.sinh(rapidity)[..., None]
+    along = jnp.sum(p * axis, axis=0)
+    px, py, pz = p + axis * (sinh * energy + (cosh - 1) * along)
+    # Along the beam pT would be zero and eta infinite; padding, where everything is zero, needs a finite gradient too.
+    least = jnp.finfo(pt.dtype).eps * (cosh * energy + sinh * along)
+    new_pt = jnp.sqrt(jnp.where(jets.mask, jnp.maximum(px**2 + py**2, least**2), 1))
+    new_phi = jnp.arctan2(jnp.where(jets.mask, py, 0), jnp.where(jets.mask, px, 1))
+    return jets._replace(
+        pt=jnp.where(jets.mask, new_pt, 0),
+        eta=jnp.where(jets.mask, jnp.arcsinh(pz / new_pt), 0),
+        phi=jnp.where(jets.mask, new_phi, 0),
+    )
 
 
 def _extent(x: Array, mask: Array) -> Array:

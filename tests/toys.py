@@ -36,15 +36,19 @@ def toy_chunk(rng: np.random.Generator, jets: int) -> JetChunk:
     )
 
 
-def toy_jet(seed: int, slots: int = 24, prongs: int = 3) -> Jets:
-    """One padded jet about its own axis region, as jax sees it [slots]."""
+def _padded(seed: int, slots: int, prongs: int) -> np.ndarray:
     jet = toy_constituents(np.random.default_rng(seed), prongs)[:slots].astype(np.float32)
     padded = np.zeros((slots, 3), np.float32)
     padded[: len(jet)] = jet
-    return make_jets(*(np.asarray(x) for x in padded.T))
+    return padded
+
+
+def toy_jet(seed: int, slots: int = 24, prongs: int = 3) -> Jets:
+    """One padded jet about its own axis region, as jax sees it [slots]."""
+    return make_jets(*_padded(seed, slots, prongs).T)
 
 
 def toy_batch(seed: int, jets: int, slots: int = 24) -> dict[str, np.ndarray]:
     """A padded batch as the pipeline makes it: name -> [jets, slots]."""
-    made = [toy_jet(1000 * seed + i, slots, 1 + 2 * (i % 2)) for i in range(jets)]
-    return {name: np.stack([np.asarray(getattr(j, name)) for j in made]) for name in ("pt", "eta", "phi")}
+    made = np.stack([_padded(1000 * seed + i, slots, 1 + 2 * (i % 2)) for i in range(jets)])
+    return {name: made[:, :, i].copy() for i, name in enumerate(("pt", "eta", "phi"))}

@@ -55,6 +55,8 @@ class Options:
     """Largest |pseudorapidity| of a jet."""
     mpi: bool = False
     """Whether protons interact several times: more soft particles, and slower."""
+    tune: int | None = None
+    """Number of Pythia's tune to proton collisions (14, Monash 2013); 21 is ATLAS A14, 5 the older 4C."""
     detector: Detector | None = None
     """None keeps the particles as they are."""
     invisible_fraction: float | None = None

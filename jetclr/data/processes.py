@@ -15,6 +15,12 @@ from jetclr.errors import UserError
 
 __all__ = ["LABELS", "PROCESSES", "Detector", "Match", "Options", "Process", "Recipe", "Veto", "Window", "recipe"]
 
+DEFAULT_TUNE = 14
+TUNES = range(1, 34)
+"""Pythia 8.3's tunes to proton collisions by their numbers."""
+NOT_SHIPPED_TUNES = {11: "CT10", 16: "HERAPDF1.5LO", 17: "CT10", 22: "HERAPDF1.5LO"}
+"""Those of them whose parton distributions do not come with Pythia."""
+
 Settings = dict[str, str | list[str]]
 """Pythia's settings by name; a list where one is given several times."""
 
@@ -75,6 +81,7 @@ class Recipe:
     match: Match | None = None
     window: Window = field(default_factory=Window)
     mpi: bool = False
+    tune: int = DEFAULT_TUNE
     detector: Detector | None = None
     visible_early: bool = True
     dijets: bool = False
@@ -90,7 +97,10 @@ class Recipe:
     def settings(self) -> Settings:
         """Every Pythia setting but the seed."""
         cut = {"PhaseSpace:pTHatMin": f"{self.pt_hat_min:g}"} if self.pt_hat_min else {}
+        # Before all others, as a tune sets many of them. Pythia starts with the default one.
+        tune = {"Tune:pp": str(self.tune)} if self.tune != DEFAULT_TUNE else {}
         return {
+            **tune,
             "Beams:eCM": f"{self.beam_energy:g}",
             "PartonLevel:MPI": "on" if self.mpi else "off",
             **cut,
@@ -130,6 +140,7 @@ class Recipe:
         # What users ask for comes first, so that a sentence about the first difference speaks of it.
         return {
             "mpi": self.mpi,
+            "tune": self.tune,
             **self.own,
             "window": asdict(self.window),
             "detector": asdict(self.detector) if self.detector is not None else None,
@@ -295,12 +306,26 @@ def recipe(process: str, options: Options | None = None) -> Recipe:
         match=kind.match,
         window=window,
         mpi=options.mpi,
+        tune=_tune(options.tune),
         detector=options.detector,
         visible_early=kind.visible_early,
     )
     if process == "semivisible":
         return _semivisible(made, **own)
     return _dijet(made, **own) if process == "dijet" else made
+
+
+def _tune(asked: int | None) -> int:
+    """The number of a tune that this Pythia has."""
+    if asked is None:
+        return DEFAULT_TUNE
+    check_range("tune", asked, TUNES[0], TUNES[-1])
+    if asked in NOT_SHIPPED_TUNES:
+        raise UserError(
+            f"tune {asked} needs the parton distributions {NOT_SHIPPED_TUNES[asked]}, which do not come with Pythia; "
+            "ask for another, such as 14 (Monash 2013) or 21 (ATLAS A14)"
+        )
+    return asked
 
 
 def _window(process: str, default: Window, options: Options) -> Window:

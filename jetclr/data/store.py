@@ -60,7 +60,7 @@ def write_whole(path: Path, text: str) -> None:
     """Write text so that `path` holds either the old content or all of the new."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -56,6 +56,17 @@ def test_multiple_interactions_are_switched() -> None:
     assert signal.settings()["PartonLevel:MPI"] == "on"
 
 
+def test_a_tune_comes_before_what_it_would_undo_and_the_default_one_is_not_named() -> None:
+    assert recipe("top", Options(tune=14)) == recipe("top")
+    assert recipe("top").describe()["tune"] == 14
+    settings = recipe("top", Options(tune=21)).settings()
+    assert next(iter(settings.items())) == ("Tune:pp", "21")
+    assert {name: v for name, v in settings.items() if name != "Tune:pp"} == recipe("top").settings()
+    signal = recipe("dijet", Options(tune=5)).signal
+    assert signal is not None
+    assert signal.settings()["Tune:pp"] == "5"
+
+
 def test_what_cannot_be_seen_half_way_is_not_dropped() -> None:
     dijet = recipe("dijet")
     assert dijet.veto is not None
@@ -66,7 +77,8 @@ def test_what_cannot_be_seen_half_way_is_not_dropped() -> None:
 
 
 CHANGES = {
-    "radius": 1.0, "pt_min": 560.0, "pt_max": 660.0, "eta_max": 1.0, "mpi": True, "detector": Detector(),
+    "radius": 1.0, "pt_min": 560.0, "pt_max": 660.0, "eta_max": 1.0, "mpi": True, "tune": 21,
+    "detector": Detector(),
     "invisible_fraction": 0.4, "mediator_mass": 3000.0, "resonance_mass": 3000.0, "signal_fraction": 0.5,
 }  # fmt: skip
 
@@ -109,6 +121,9 @@ def test_every_number_of_the_detector_is_told(name: str) -> None:
         ("dijet", {"signal_fraction": 1.1}, "signal_fraction is 1.1; it must be from 0 to 1"),
         ("dijet", {"signal_fraction": -0.1}, "signal_fraction is -0.1"),
         ("dijet", {"resonance_mass": 2000.0}, "resonance_mass is 2000; it must be from 2400 to 11200 GeV"),
+        ("w", {"tune": 0}, "tune is 0; it must be from 1 to 33"),
+        ("dijet", {"tune": 34}, "tune is 34; it must be from 1 to 33"),
+        ("qcd", {"tune": 11}, "tune 11 needs the parton distributions CT10, .* ask for another, such as 14"),
         ("w", {"detector": Detector(tracking_efficiency=1.5)}, "detector tracking_efficiency is 1.5"),
         ("w", {"detector": Detector(granularity=0.0)}, "detector granularity is 0; it must be from 0.001 to 1"),
         ("w", {"detector": Detector(stochastic=math.nan)}, "detector stochastic is nan"),

@@ -13,7 +13,7 @@ from jetclr.data.chunk import JetChunk, check_chunk, join_chunks
 from jetclr.data.clustering import antikt_jets
 from jetclr.data.matching import Particles
 from jetclr.data.particles import charges, known, types
-from jetclr.data.processes import PROCESSES, Detector, Options, Recipe, recipe
+from jetclr.data.processes import NOT_SHIPPED_TUNES, PROCESSES, TUNES, Detector, Options, Recipe, recipe
 from jetclr.data.pythia import Counts, generate_unit, signal_events
 from jetclr.errors import UserError
 
@@ -388,6 +388,29 @@ def test_a_refused_setting_is_an_error() -> None:
     made = replace(recipe("qcd"), pythia={"HardQCD:everything": ["on", "off"]})
     with pytest.raises(RuntimeError, match="HardQCD:everything = on"):
         pythia.make_pythia(made, 1)
+
+
+def test_tunes_are_those_that_pythia_ships() -> None:
+    """With every parton distribution in Pythia itself, unless we say that it is not."""
+    import pythia8mc
+
+    for tune in range(1, 35):
+        instance = pythia8mc.Pythia("", False)
+        instance.readString("Print:errors = off")
+        known = instance.readString(f"Tune:pp = {tune}")
+        assert known == (tune in TUNES)
+        if known:
+            assert instance.settings.word("PDF:pSet").startswith("LHAPDF") == (tune in NOT_SHIPPED_TUNES)
+
+
+def test_another_tune_gives_other_jets_and_the_default_one_the_same() -> None:
+    plain, named, weak = (unit("qcd", Options(tune=t), jets=60)[0] for t in (None, 14, 26))
+    assert_prefix(named, unit("qcd")[0])
+    assert_prefix(plain, named)
+    assert not np.isin(weak.jets["jet_pt"], plain.jets["jet_pt"]).any()
+    check_chunk(weak)
+    # A variation of A14 with alpha_s = 0.111 in the final-state shower, where Monash has 0.1365.
+    assert np.diff(weak.offsets).mean() < 0.85 * np.diff(plain.offsets).mean()
 
 
 def naive_jets(made: Recipe, seed: int, events: int) -> np.ndarray:
