@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
+from probes.constituents import finite
+
 
 def raw_constituents(
     pt: Float[np.ndarray, "B N"],
@@ -23,17 +25,9 @@ def raw_constituents(
 
     Raises ValueError if the shapes differ, `n` < 1, or a real constituent is NaN or infinite.
     """
-    shapes = {np.shape(a) for a in (pt, eta, phi, mask)}
-    if len(shapes) != 1 or np.ndim(pt) != 2:
-        raise ValueError(f"pt, eta, phi and mask must share one shape [jets, constituents], got {sorted(shapes)}")
     if n < 1:
         raise ValueError(f"at least one constituent is needed, got n = {n}")
-    mask = np.asarray(mask, bool)
-    fields = [np.where(mask, field, 0) for field in (pt, eta, phi)]
-    for name, field in zip(("pt", "eta", "phi"), fields, strict=True):
-        if not np.isfinite(field).all():
-            bad = np.count_nonzero(~np.isfinite(field).all(axis=1))
-            raise ValueError(f"{name} of a constituent is NaN or infinite in {bad} jets")
+    *fields, mask = finite(pt, eta, phi, mask)
     # The mask, not pT = 0, says what is padding: a constituent of zero pT still comes before the padding.
     hardest = np.argsort(np.where(mask, -fields[0], np.inf), axis=1, kind="stable")[:, :n]
     out = np.zeros((len(mask), n, 3), fields[0].dtype)

@@ -1,6 +1,6 @@
 """Metrics of a binary tagger, with honest intervals.
 
-Shapes: B jets, S signal jets, G distinct scores, D features. Label 1 is signal, label 0 is background; a larger
+Shapes: B jets, S signal jets, G distinct scores. Label 1 is signal, label 0 is background; a larger
 score means "more like signal". eps_S and eps_B are the fractions of signal and background jets kept by a cut.
 
 Nothing here returns infinity or replaces a fault by a number: a rejection that too few background jets
@@ -227,30 +227,6 @@ def paired_bootstrap(
     value = math.log(rejection_a.value / rejection_b.value)
     log_r50 = Estimate(value, low, high if math.isfinite(high) else None)
     return PairedComparison(auc_estimate, auc_p_value, log_r50, _p_value(logs))
-
-
-def effective_rank(features: Float[np.ndarray, "B D"]) -> float:
-    """Number of directions the centred features really use: exp of the entropy of the singular values' shares.
-
-    Between 1 and min(B - 1, D); 0.0 where all jets have the same features to within rounding (full collapse).
-    Roy & Vetterli, EUSIPCO 2007, "The effective rank".
-
-    Raises ValueError for features that are not a table, hold fewer than two jets, or are not finite.
-    """
-    if features.ndim != 2 or features.shape[0] < 2 or features.shape[1] < 1:
-        raise ValueError(f"effective rank needs features [jets >= 2, features >= 1], got shape {features.shape}")
-    table = np.asarray(features, np.float64)
-    if not np.isfinite(table).all():
-        raise ValueError(f"{np.count_nonzero(~np.isfinite(table))} features are NaN or infinite")
-    # Taking off the first jet before the mean makes a constant feature exactly zero.
-    centred = table - table[0]
-    centred -= centred.mean(axis=0)
-    singular = np.linalg.svd(centred, compute_uv=False)
-    precision = np.finfo(features.dtype).eps if np.issubdtype(features.dtype, np.floating) else 0.0
-    if singular[0] <= precision * np.abs(table).max() * math.sqrt(table.size):
-        return 0.0
-    share = singular[singular > 0] / singular.sum()
-    return float(np.exp(-np.sum(share * np.log(share))))
 
 
 def check(scores: Scores, labels: Labels) -> tuple[Float[np.ndarray, " B"], Bool[np.ndarray, " B"]]:

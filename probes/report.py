@@ -12,8 +12,7 @@ import html
 import io
 import os
 import re
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PROBE_COLUMNS",
+    "Number",
     "Page",
     "curves",
     "histograms",
@@ -41,10 +41,17 @@ __all__ = [
 PROBE_COLUMNS = ("representation", "probe", "AUC", "accuracy", "R30", "R50")
 """Columns of a table of linear probes; R30 and R50 are 1/eps_B at eps_S = 0.3 and 0.5."""
 
+FULL_LINE = 110
+"""Letters in a row of a table above which intervals are set below their values, to fit the page."""
+
 LARGEST_SVG = 400_000
 """Bytes of drawing commands above which a figure may become a picture."""
 
 Row = Sequence[object]
+
+
+class Number(str):
+    """Text of a number, as "+0.0057 [+0.0041, +0.0072]": set to the right, what follows the value smaller."""
 
 
 def probe_row(representation: str, probe: str, estimates: Mapping[str, Estimate]) -> Row:
@@ -71,24 +78,34 @@ def terminal_table(rows: Sequence[Row], columns: Sequence[str], title: str | Non
     for i, column in enumerate(columns):
         table.add_column(Text(column), justify="right" if _numeric(rows, i) else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_clean(_cell(c))) for c in row))
+        table.add_row(*(Text(clean(cell_text(c))) for c in row))
     return table
 
 
-def markdown_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
+def markdown_table(
+    rows: Sequence[Row], columns: Sequence[str], strong: Collection[int] = (), groups: Mapping[int, str] | None = None
+) -> str:
     """The rows as a Markdown table, numbers to the right.
+
+    Rows `strong` have their first cell and their estimates in bold; `groups[i]` is a heading above row i.
 
     Raises ValueError if a row has another number of cells than there are columns.
     """
     _check_rows(rows, columns)
 
     def line(cells: Sequence[str]) -> str:
-        # A bracket alone is only text; one before "(" or "[" would begin a link.
-        escaped = (re.sub(r"([\\|`*_<]|\](?=[(\[]))", r"\\\1", _clean(c)) for c in cells)
-        return "| " + " | ".join(escaped) + " |"
+        return "| " + " | ".join(cells) + " |"
 
-    rule = "|" + "|".join(" ---: " if _numeric(rows, i) else " --- " for i in range(len(columns))) + "|"
-    return "\n".join([line(columns), rule, *(line([_cell(c) for c in row]) for row in rows)]) + "\n"
+    lines = [line([markdown_text(c) for c in columns])]
+    lines.append("|" + "|".join(" ---: " if _numeric(rows, i) else " --- " for i in range(len(columns))) + "|")
+    for i, row in enumerate(rows):
+        if groups and i in groups:
+            lines.append(line([f"*{markdown_text(groups[i])}*", *[""] * (len(columns) - 1)]))
+        emphasised = (
+            [j == 0 or isinstance(c, Estimate) for j, c in enumerate(row)] if i in strong else [False] * len(row)
+        )
+        lines.append(line([_markdown_cell(c, bold) for c, bold in zip(row, emphasised, strict=True)]))
+    return "\n".join(lines) + "\n"
 
 
 class Page:
@@ -119,21 +136,38 @@ class Page:
         text = f"<figcaption><b>Figure {self._figures}.</b> {_escape(caption)}</figcaption>"
         self._body.append(f'<figure><div class="wide" tabindex="0">{picture}</div>{text}</figure>')
 
-    def table(self, rows: Sequence[Row], columns: Sequence[str], caption: str = "") -> None:
+    def table(
+        self,
+        rows: Sequence[Row],
+        columns: Sequence[str],
+        caption: str = "",
+        strong: Collection[int] = (),
+        groups: Mapping[int, str] | None = None,
+    ) -> None:
         """Add a table; intervals of estimates are set smaller.
+
+        Rows `strong` have their first cell and their estimates in bold; `groups[i]` is a heading above row i.
 
         Raises ValueError if a row has another number of cells than there are columns.
         """
         _check_rows(rows, columns)
         kind = [' class="n"' if _numeric(rows, i) else "" for i in range(len(columns))]
         head = "".join(f'<th scope="col"{k}>{_escape(c)}</th>' for c, k in zip(columns, kind, strict=True))
-        body = "".join(
-            "<tr>" + "".join(f"<td{k}>{_html_cell(c)}</td>" for c, k in zip(row, kind, strict=True)) + "</tr>"
-            for row in rows
-        )
-        text = f"<caption>{_escape(caption)}</caption>" if caption else ""
+        body = ""
+        for i, row in enumerate(rows):
+            if groups and i in groups:
+                body += f'<tr><th class="g" scope="rowgroup" colspan="{len(columns)}">{_escape(groups[i])}</th></tr>'
+            body += "<tr>"
+            for j, (cell, k) in enumerate(zip(row, kind, strict=True)):
+                text = _html_cell(cell)
+                bold = i in strong and (j == 0 or isinstance(cell, Estimate))
+                body += f"<td{k}><b>{text}</b></td>" if bold else f"<td{k}>{text}</td>"
+            body += "</tr>"
+        text = f"<caption><span>{_escape(caption)}</span></caption>" if caption else ""
         # A wide table scrolls by itself instead of widening the page; tabindex lets the keyboard scroll it.
-        table = f"<table>{text}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        texts = [[column, *(cell_text(row[j]) for row in rows)] for j, column in enumerate(columns)]
+        dense = ' class="dense"' if sum(max(map(len, column)) for column in texts) > FULL_LINE else ""
+        table = f"<table{dense}>{text}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         self._body.append(f'<div class="wide" tabindex="0">{table}</div>')
 
     def facts(self, facts: Mapping[str, object]) -> None:
@@ -179,9 +213,7 @@ class Page:
 
 def _picture(fig: Figure, prefix: str, alt: str) -> str:
     """The figure as inline SVG, or as PNG where that takes less than half the bytes of a heavy drawing."""
-    with style(), warnings.catch_warnings():
-        # A name may use letters the font lacks; a box in the figure is better than no report.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with style():
         file = io.BytesIO()
         fig.savefig(file, format="svg", dpi=150, metadata={"Date": None})
         svg = file.getvalue().decode("utf-8")
@@ -214,24 +246,39 @@ def _size(width: int) -> str:
     return f'style="width:{width}px;min-width:{640 if width > 700 else 0}px"'
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Text without control characters, which neither HTML nor a terminal can show."""
     return "".join(c if c.isprintable() or c == "\n" else " " for c in text).replace("\n", " ")
 
 
 def _escape(text: object) -> str:
-    return html.escape(_clean(str(text)), quote=True)
+    return html.escape(clean(str(text)), quote=True)
 
 
-def _cell(value: object) -> str:
+def cell_text(value: object) -> str:
+    """A cell as every kind of table shows it."""
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    # A bracket alone is only text; one before "(" or "[" would begin a link.
+    return re.sub(r"([\\|`*_<]|\](?=[(\[]))", r"\\\1", clean(text))
+
+
+def _markdown_cell(value: object, strong: bool) -> str:
+    text = markdown_text(cell_text(value))
+    if not strong or not text.strip():
+        return text
+    number, *interval = text.split(" ", 1) if isinstance(value, Estimate) else [text.strip()]
+    return " ".join([f"**{number}**", *interval])
+
+
 def _html_cell(value: object) -> str:
-    text = _cell(value)
-    if isinstance(value, Estimate) and not value.is_lower_bound:
+    text = cell_text(value)
+    if isinstance(value, Estimate | Number) and " " in text:
         number, interval = text.split(" ", 1)
         return f"{_escape(number)} <small>{_escape(interval)}</small>"
     return _escape(text)
@@ -239,7 +286,9 @@ def _html_cell(value: object) -> str:
 
 def _numeric(rows: Sequence[Row], column: int) -> bool:
     cells = [row[column] for row in rows if row[column] is not None]
-    return bool(cells) and all(isinstance(c, int | float | Estimate) and not isinstance(c, bool) for c in cells)
+    return bool(cells) and all(
+        isinstance(c, int | float | Estimate | Number) and not isinstance(c, bool) for c in cells
+    )
 
 
 def _check_rows(rows: Sequence[Row], columns: Sequence[str]) -> None:
@@ -270,11 +319,18 @@ dd{margin:.1rem 0 0;font-variant-numeric:tabular-nums}
 .wide{overflow-x:auto;margin:1.25rem 0}
 table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:tabular-nums;overflow-wrap:normal}
 caption{text-align:left;color:var(--soft);padding-bottom:.6rem}
+caption span{display:block;max-width:min(59.5rem,100vw - 2.5rem)}
 th{text-align:left;font-weight:600;border-bottom:1.5px solid var(--ink);white-space:nowrap;vertical-align:bottom}
 td{border-bottom:1px solid var(--line);vertical-align:baseline}
 th,td{padding:.45rem .9rem .45rem 0}
 .n{text-align:right;white-space:nowrap;padding:.45rem 0 .45rem 1.1rem}
+.g{font-weight:600;color:var(--soft);padding-top:1.1rem;border-bottom:1px solid var(--line)}
+td b{font-weight:650}
+td b small{font-weight:400}
 small{color:var(--soft);font-size:.84em}
+.dense small{display:block;line-height:1.25}
+.dense th{white-space:normal}
+.dense .n{padding-left:.8rem}
 figure{margin:1.75rem 0}
 figure .wide{margin:0}
 figure svg,figure img{display:block;max-width:100%;height:auto}

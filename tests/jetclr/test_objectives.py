@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jetclr.objectives import NTXent, alignment, effective_rank, normalize, uniformity
-from probes import metrics
+from probes import geometry
 
 
 def pair(seed: int, jets: int = 6, width: int = 5) -> tuple[jax.Array, jax.Array]:
@@ -74,7 +74,7 @@ def test_alignment_and_uniformity_equal_loops() -> None:
 @pytest.mark.parametrize("shape", [(40, 7), (7, 40)])
 def test_effective_rank_equals_the_singular_value_route(shape: tuple[int, int]) -> None:
     z = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    np.testing.assert_allclose(effective_rank(jnp.asarray(z)), metrics.effective_rank(z), rtol=1e-3)
+    np.testing.assert_allclose(effective_rank(jnp.asarray(z)), geometry.effective_rank(z), rtol=1e-3)
 
 
 def test_effective_rank_of_a_line_is_one() -> None:

@@ -179,7 +179,7 @@ def test_bootstrap_agrees_with_an_explicit_loop(decimals):
     scores, labels = sample(800, 1.0, decimals=decimals)
     found = metrics.evaluate_scores(scores, labels, threshold=0.5, resamples=4000)
     loops = {
-        "auc": lambda s, y: roc_auc_score(y, s),
+        "auc": metrics.auc,
         "accuracy": lambda s, y: np.mean((s > 0.5) == y),
         "r30": lambda s, y: metrics.background_rejection(s, y, 0.3).value,
         "r50": lambda s, y: metrics.background_rejection(s, y, 0.5).value,
@@ -287,28 +287,6 @@ def test_paired_bootstrap_without_background_leaves_the_rejection_open():
     found = metrics.paired_bootstrap(np.arange(40.0), np.arange(40.0), np.arange(40) >= 20, resamples=50)
     assert found.log_r50 is None
     assert found.log_r50_p_value is None
-
-
-def test_effective_rank():
-    rng = np.random.default_rng(0)
-    basis = np.linalg.qr(rng.normal(size=(50, 50)))[0]
-    left = np.linalg.qr(rng.normal(size=(300, 6)) - 0)[0]
-    left = np.linalg.qr(left - left.mean(axis=0))[0]
-    for spectrum in ([1, 1, 1, 1, 1], [4, 2, 1, 1, 0.5]):
-        share = np.array(spectrum) / np.sum(spectrum)
-        table = left[:, :5] * spectrum @ basis[:5] + 17.0
-        assert metrics.effective_rank(table) == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-6)
-    assert metrics.effective_rank(np.outer(np.arange(9.0), np.ones(4))) == pytest.approx(1, rel=1e-6)
-    assert metrics.effective_rank(np.full((100, 7), 0.1, np.float32)) == 0.0
-    assert metrics.effective_rank(np.full((101, 7), 0.1)) == 0.0
-    tiny = rng.normal(size=(200, 3)) * 1e-30
-    jitter = (5 + 1e-8 * rng.normal(size=(100, 7))).astype(np.float32) + np.float32(4e-7) * (rng.random((100, 7)) < 0.5)
-    assert metrics.effective_rank(jitter.astype(np.float32)) == 0.0
-    assert metrics.effective_rank(tiny) == pytest.approx(metrics.effective_rank(tiny * 1e40), rel=1e-6)
-    with refused("NaN"):
-        metrics.effective_rank(np.array([[1.0, np.nan], [1.0, 2.0]]))
-    with refused("shape"):
-        metrics.effective_rank(np.ones((1, 3)))
 
 
 BAD = [

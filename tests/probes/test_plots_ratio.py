@@ -11,6 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from probes import plots
+from probes.plots import distributions
 
 
 def refused(message):
@@ -68,16 +69,16 @@ def test_errors_allow_for_groups_as_jets_drawn_again_and_again_do():
     rng = np.random.default_rng(0)
     edges = np.linspace(0, 1, 6)
     jets = np.repeat(np.arange(200), 10)
-    found = [plots._shares(np.repeat(rng.random(200), 10), edges, jets) for _ in range(400)]
+    found = [distributions._shares(np.repeat(rng.random(200), 10), edges, jets) for _ in range(400)]
     spread = np.std([share for share, _ in found], axis=0)
     told = np.mean([error for _, error in found], axis=0)
     # Of a fixed number of jets the count is binomial, which is narrower than Poisson by sqrt(1 - 1/5).
     np.testing.assert_allclose(spread, told * np.sqrt(0.8), rtol=0.15)
     values = rng.random(3000)
-    alone, groups = plots._shares(values, edges, None), plots._shares(values, edges, np.arange(3000))
+    alone, groups = distributions._shares(values, edges, None), distributions._shares(values, edges, np.arange(3000))
     np.testing.assert_allclose(groups[1], alone[1])
     far = np.array([-1.0, 0.0, 0.5, 1.0, 1.0, 2.0])  # both edges of the last bin count, and nothing outside
-    share, error = plots._shares(far, edges, np.array([0, 0, 0, 1, 1, 1]))
+    share, error = distributions._shares(far, edges, np.array([0, 0, 0, 1, 1, 1]))
     np.testing.assert_allclose(share * 6, [1, 0, 1, 0, 2])
     np.testing.assert_allclose(error * 6, [1, 0, 1, 0, 2])
 
