@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -14,12 +14,12 @@ from jetclr import encoder, sharding, step
 from jetclr.checkpoint import Which
 from jetclr.config import Config
 from jetclr.data.columns import SHARD, WHOLE, Sink, new_file, refuse_output
-from jetclr.data.pipeline import sequential_batches
+from jetclr.data.pipeline import Batch, sequential_batches
 from jetclr.data.shard import Shard, jets_to_do
 from jetclr.data.store import Store
 from jetclr.errors import UserError
 from jetclr.progress import jet_progress
-from jetclr.run import Run, open_run
+from jetclr.run import Run, open_run, parameters_sha256
 
 BATCH = 512
 """Jets encoded at once, split over this process's devices; see `batch_jets`.
@@ -40,9 +40,17 @@ def stream_layers(
     config: Config, params: encoder.Params, store: Store, indices: Int64[np.ndarray, " jets"], layers: Sequence[str]
 ) -> Iterator[Layers]:
     """The asked-for layers of the jets `indices`, in order, a batch at a time, without dropout or augmentation."""
+    batches = sequential_batches(store, indices, batch_jets(), config.data.constituents, config.data.extras)
+    return encode_batches(config, params, batches, layers)
+
+
+def encode_batches(
+    config: Config, params: encoder.Params, batches: Iterable[tuple[Batch, int]], layers: Sequence[str]
+) -> Iterator[Layers]:
+    """The asked-for layers of padded batches, each of `batch_jets()` rows of which the first so many are jets."""
     mesh = sharding.local_mesh()
     embed, split = step.make_embed(config, tuple(layers), mesh), sharding.split(mesh)
-    for batch, jets in sequential_batches(store, indices, batch_jets(), config.data.constituents, config.data.extras):
+    for batch, jets in batches:
         yield {name: np.asarray(x)[:jets] for name, x in embed(params, jax.device_put(batch, split)).items()}
 
 
@@ -111,14 +119,11 @@ def _attributes(run: Run, store: Store) -> dict[str, str]:
 
 def _shard_attributes(run: Run, store: Store, layers: Sequence[str], shard: Shard) -> dict[str, str]:
     """Which part this is, and what the parts must share that the other attributes do not tell."""
-    parameters = hashlib.sha256()
-    for array in jax.tree.leaves(run.params):
-        parameters.update(np.asarray(array).tobytes())
     whole = {
         "jets": len(store),
         "unit_jets": batch_jets(),
         "columns": list(dict.fromkeys([*layers, *store.columns])),
-        "parameters_sha256": parameters.hexdigest(),
+        "parameters_sha256": parameters_sha256(run.params),
         "stores_sha256": hashlib.sha256(json.dumps(store.metadata).encode()).hexdigest(),
     }
     return {SHARD: str(shard), WHOLE: json.dumps(whole)}

@@ -2,27 +2,27 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from augmentations import center, rotate
-from jetclr import __version__, encoder, step
+from augmentations import center
+from jetclr import __version__, step
+from jetclr.benchmark.invariance import ROTATION, changed, cosines, embedded
+from jetclr.benchmark.representations import Encoded
 from jetclr.checkpoint import Which
-from jetclr.config import Config, to_json
+from jetclr.config import to_json
 from jetclr.data.store import Store, make_parent
-from jetclr.embed import BATCH, embed_jets
+from jetclr.embed import embed_jets
 from jetclr.errors import UserError
 from jetclr.logs import read_metrics
 from jetclr.run import Run, open_run
 from probes.metrics import Estimate
 from probes.report import PROBE_COLUMNS, Page, curves, histograms, palette, probe_row, projection, roc, similarity
 
-ANGLES = 25
 SIMILARITY_JETS = 1024
 PROJECTED_JETS = 4000
 HISTOGRAM_JETS = 100_000
@@ -185,36 +185,21 @@ def principal_plane(features: Float[np.ndarray, "B D"]) -> tuple[Float[np.ndarra
 
 def _rotation_similarity(run: Run, store: Store) -> dict[str, tuple[np.ndarray, ...]]:
     """Label -> (angle, mean, low, high) of the cosine between a jet's embedding and its rotated copy's."""
-    batch = store.gather(_sample(store, SIMILARITY_JETS), run.config.data.constituents, run.config.data.extras)
-    angles = np.linspace(0, 2 * np.pi, ANGLES)
+    data = run.config.data
+    jets = center(step.to_jets(store.gather(_sample(store, SIMILARITY_JETS), data.constituents, data.extras)))
+    angles = np.array(ROTATION.strengths)
     out: dict[str, tuple[np.ndarray, ...]] = {}
-    for state, params in (("trained", run.params), ("untrained", step.init_params(run.config))):
-        cosines, between = _cosines(run.config, params, batch, angles)
-        mean, (low, high) = cosines.mean(1), np.quantile(cosines, (0.16, 0.84), axis=1)
-        out[f"{state} embedding, rotated jet"] = (angles, mean, low, high)
-        if state == "trained":
-            level = [np.full(ANGLES, v) for v in (between.mean(), *np.quantile(between, (0.16, 0.84)))]
+    trained = Encoded("trained", "run", run.config, run.params)
+    for one in (trained, replace(trained, name="untrained", params=step.init_params(run.config))):
+        straight = embedded(one.name, one.embed, jets)
+        turned = changed(one.name, one.embed, jets, data.constituents, ROTATION)
+        cosine = np.stack([cosines(straight, copy) for copy in turned])
+        out[f"{one.name} embedding, rotated jet"] = (angles, cosine.mean(1), *np.quantile(cosine, (0.16, 0.84), axis=1))
+        if one is trained:
+            between = cosines(straight, np.roll(straight, 1, axis=0))
+            level = [np.full(len(angles), v) for v in (between.mean(), *np.quantile(between, (0.16, 0.84)))]
             out["trained embedding, another jet"] = (angles, *level)
     return out
-
-
-def _cosines(
-    config: Config, params: encoder.Params, batch: step.Batch, angles: Float[np.ndarray, " A"]
-) -> tuple[Float[np.ndarray, "A B"], Float[np.ndarray, " B"]]:
-    """Cosine of each jet with its copy turned by each angle, and with the next jet of the sample."""
-    network = encoder.build(config.encoder, config.head)
-
-    @jax.jit
-    def embed(jets: Any, angle: Any) -> Any:
-        inputs = config.features(rotate(jets, jnp.full(jets.pt.shape[0], angle)))
-        x = jax.vmap(lambda one: network.apply(params, one, None)["embedding"])(inputs)
-        return x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-
-    jets = center(step.to_jets(batch))
-    pieces = [jax.tree.map(lambda x, i=i: x[i : i + BATCH], jets) for i in range(0, jets.pt.shape[0], BATCH)]
-    straight = np.concatenate([np.asarray(embed(piece, 0.0)) for piece in pieces])
-    turned = (np.concatenate([np.asarray(embed(piece, angle)) for piece in pieces]) for angle in angles)
-    return np.stack([(straight * t).sum(1) for t in turned]), (straight * np.roll(straight, 1, axis=0)).sum(1)
 
 
 def _sample(store: Store, jets: int) -> np.ndarray:

@@ -1,12 +1,14 @@
 """The run folder: made, found again, held while training in it, and opened for reading. Opening executes nothing."""
 
 import fcntl
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from jetclr import config as configs
 from jetclr import sharding, step
@@ -82,3 +84,11 @@ def open_run(run: Path, which: Which = "latest") -> Run:
             raise UserError(f"{run} has no checkpoint yet; pretrain it first")
         like = sharding.abstract(sharding.local_mesh(), jax.eval_shape(lambda: step.init_params(config)))
         return Run(run, config, *checkpoints.restore_params(like, which))
+
+
+def parameters_sha256(params: Params) -> str:
+    """What tells one set of parameters from any other."""
+    digest = hashlib.sha256()
+    for array in jax.tree.leaves(params):
+        digest.update(np.asarray(array).tobytes())
+    return digest.hexdigest()

@@ -12,7 +12,7 @@ import tests.strict  # noqa: F401  (the hook names it, and cannot import it)
 
 # Before the packages are first imported: every annotated function then checks its shapes and dtypes. The command line
 # is left out: tyro's placeholders are not of the types they stand for.
-_CHECKED = [f"jetclr.{m.name}" for m in pkgutil.iter_modules(["jetclr"]) if m.name != "cli"]
+_CHECKED = [f"jetclr.{m.name}" for m in pkgutil.iter_modules(["jetclr"]) if m.name not in ("cli", "verbs")]
 install_import_hook(["augmentations", "probes", *_CHECKED], "tests.strict.check")
 
 # The same few programs are compiled by many tests and by the processes they start: once is enough. Read by JAX.

@@ -24,15 +24,32 @@ def tops(package: str) -> set[str]:
 
 def test_augmentations_and_probes_know_nothing_of_the_others() -> None:
     assert not tops("augmentations") & {"jetclr", "probes", "configs", "tests", "haiku"}
-    assert not tops("probes") & {"jetclr", "augmentations", "configs", "tests", "jax", "haiku"}
+    assert not tops("probes") & {"jetclr", "augmentations", "configs", "tests"}
+
+
+# Networks and polynomials; all other probes are numpy, and quick to import.
+WITH_JAX = ("probes.training", "probes.mlp", "probes.disco", "probes.observables", "probes.efp", "probes.taggers")
+
+
+def test_probes_other_than_networks_do_not_import_jax() -> None:
+    for module in {"probes"} | GRAPH.find_descendants("probes"):
+        if not module.startswith(WITH_JAX):
+            assert not GRAPH.chain_exists(importer=module, imported="jax"), module
 
 
 def test_nobody_imports_configs_or_tests() -> None:
     assert not tops("jetclr") & {"configs", "tests"}
 
 
-def test_only_the_encoder_imports_haiku() -> None:
-    assert GRAPH.find_modules_that_directly_import("haiku") == {"jetclr.encoder"}
+def test_haiku_stays_inside_the_encoder_and_the_networks_of_probes() -> None:
+    found = GRAPH.find_modules_that_directly_import("haiku")
+    assert {module for module in found if not module.startswith("probes.")} == {"jetclr.encoder"}
+    assert all(module.startswith(("probes.mlp", "probes.taggers")) for module in found - {"jetclr.encoder"})
+
+
+@pytest.mark.parametrize("module", ["fitting", "finetune", "representations", "baselines", "jets", "suite"])
+def test_what_fits_and_chooses_cannot_open_the_test_jets(module: str) -> None:
+    assert not GRAPH.chain_exists(importer=f"jetclr.benchmark.{module}", imported="jetclr.benchmark.sealed")
 
 
 LAYERS = ["jetclr.features", "jetclr.encoder", "jetclr.step", "jetclr.train", "jetclr.cli"]

@@ -10,6 +10,7 @@ import pytest
 from jetclr.cli import main
 from jetclr.data.generate import generate
 from tests.conftest import write_toy_store
+from tests.jetclr.benchmark.conftest import quick  # noqa: F401  (around every test)
 from tests.jetclr.data.readers.test_toptag import rows, write
 
 ROOT = Path(__file__).parent.parent
@@ -21,7 +22,7 @@ SMALL = (
 
 
 # Pages that stand alone, and pages that go on from one another.
-CHAINS = (("docs/data.md",), ("README.md", "docs/training.md", "docs/scaling.md"))
+CHAINS = (("docs/data.md",), ("docs/benchmark.md",), ("README.md", "docs/training.md", "docs/scaling.md"))
 
 
 def examples(pages: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -45,6 +46,8 @@ def shrunk(command: str) -> list[str]:
     if "--data.buckets" in words:
         at = words.index("--data.buckets")
         words[at + 1 : at + 3] = ["4", "8"]
+    if words[0] == "benchmark":  # none of the networks, which take a minute to compile
+        words += shlex.split("--label-counts 20 --draws 1 --taggers none --finetune False --baselines raw-constituents")
     if words[0] == "bench":
         words += ["--batch", "8", "--seconds", "0.1"]
     if words[0] == "pretrain":
