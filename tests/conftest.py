@@ -21,6 +21,15 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # xdist's workers inherit tha
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
+# Nearly all programs of the tests run once and for a moment: they are compiled in half the time, to run slower.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+    ]
+)
+
 import jax  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -40,7 +49,7 @@ settings.register_profile("jax", deadline=None, max_examples=25, derandomize=Tru
 settings.load_profile("jax")
 
 # Started first, or one worker would be left alone with them at the end.
-LONG = ("tests/test_documentation.py", "tests/jetclr/test_parallel.py")
+LONG = ("tests/test_documentation.py", "tests/jetclr/test_parallel.py", "tests/jetclr/benchmark/test_benchmark.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,6 +20,9 @@ from jetclr.errors import UserError
 from tests.conftest import CONFIG
 from tests.jetclr.benchmark.conftest import noisy_chunk, write
 
+# On one worker, so that what all of them share is made once.
+pytestmark = pytest.mark.xdist_group("benchmark")
+
 
 @pytest.fixture(scope="module")
 def theirs(run: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
