@@ -74,6 +74,7 @@ def test_two_processes_read_the_weighted_pieces_of_one(tmp_path: Path, stores: d
         np.testing.assert_allclose(x["loss"], y["loss"], rtol=1e-5, err_msg=f"loss of step {x['step']}")
 
 
+@pytest.mark.slow  # half a minute; the test of two processes and those of other numbers of devices see most of it
 def test_one_run_on_eight_then_two_then_four_devices_and_two_processes(
     tmp_path: Path, stores: dict[str, Path], alone: Path
 ) -> None:
