@@ -21,11 +21,10 @@ from probes.tables import (
     HeldOut,
     Jets,
     Standardised,
-    matching,
+    folded,
     one_thread,
     projected,
-    refuse_faults,
-    slices,
+    straight,
     threads,
 )
 
@@ -68,13 +67,7 @@ class LinearProbe:
 
         Raises ValueError if `x` has another number of features than the probe, or is not finite.
         """
-        x = matching(x, len(self.weights))
-        slope = self.weights / self.scale
-        out = np.full(len(x), self.bias - float(self.mean @ slope))
-        for rows in slices(*x.shape):
-            out[rows] += x[rows].astype(np.float64, copy=False) @ slope
-        refuse_faults(out)
-        return out
+        return straight(x, *folded(self.weights, self.bias, self.mean, self.scale))
 
 
 def fit_logistic(

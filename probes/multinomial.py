@@ -20,10 +20,9 @@ from probes.tables import (
     HeldOut,
     Standardised,
     class_labels,
-    matching,
+    folded,
     one_thread,
-    refuse_faults,
-    slices,
+    straight,
     threads,
 )
 
@@ -62,13 +61,7 @@ class MultinomialProbe:
 
         Raises ValueError if `x` has another number of features than the probe, or is not finite.
         """
-        x = matching(x, len(self.weights))
-        slope = self.weights / self.scale[:, None]
-        out = np.tile(self.bias - self.mean @ slope, (len(x), 1))
-        for rows in slices(*x.shape):
-            out[rows] += x[rows].astype(np.float64, copy=False) @ slope
-        refuse_faults(out)
-        return out
+        return straight(x, *folded(self.weights, self.bias, self.mean, self.scale))
 
     def score(self, x: Features) -> Float[np.ndarray, " B"]:
         """Log-odds of class 1 against class 0, for two classes; raises ValueError for more."""
@@ -100,10 +93,7 @@ def fit_multinomial(
     table = Standardised.of(x)
     labels, classes = class_labels(len(table), y, classes)
     grid = checked_grid(l2_grid)
-    held = None
-    if validation is not None:
-        others = table.like(validation[0])
-        held = others, class_labels(len(others), validation[1], classes)[0]
+    held = None if validation is None else _validation(table, validation, classes)
     with one_thread():
         path = Path(folds(table, labels, held, validation_fraction, seed), classes, log_likelihood)
         l2, at_edge = path.best(grid)
@@ -131,10 +121,7 @@ def fit_multiclass_lda(
     """
     table = Standardised.of(x)
     labels, classes = class_labels(len(table), y, classes)
-    held = None
-    if validation is not None:
-        others = table.like(validation[0])
-        held = others, class_labels(len(others), validation[1], classes)[0]
+    held = None if validation is None else _validation(table, validation, classes)
     with threads(len(table), table.width):
         weights, bias, part = chosen_discriminant(
             table, labels, classes, parts, held, log_likelihood, validation_fraction, seed
@@ -142,3 +129,8 @@ def fit_multiclass_lda(
     return MultinomialProbe(
         "LDA", table.spread_out(weights), bias, table.mean, table.scale, 0.0, 1, True, shrinkage=part
     )
+
+
+def _validation(table: Standardised, validation: HeldOut, classes: int) -> tuple[Standardised, Int[np.ndarray, " V"]]:
+    others = table.like(validation[0])
+    return others, class_labels(len(others), validation[1], classes)[0]

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from probes.metrics import Estimate
-from probes.tables import Features, Standardised, matching, refuse_faults, slices, threads
+from probes.tables import Features, Standardised, folded, straight, threads
 
 Targets: TypeAlias = Float[np.ndarray, "B T"]
 
@@ -49,13 +49,7 @@ class RidgeProbe:
 
         Raises ValueError if `x` has another number of features than the probe, or is not finite.
         """
-        x = matching(x, len(self.weights))
-        slope = self.weights / self.scale[:, None]
-        out = np.tile(self.bias - self.mean @ slope, (len(x), 1))
-        for rows in slices(*x.shape):
-            out[rows] += x[rows].astype(np.float64, copy=False) @ slope
-        refuse_faults(out)
-        return out
+        return straight(x, *folded(self.weights, self.bias, self.mean, self.scale))
 
 
 def fit_ridge(

@@ -71,6 +71,31 @@ def matching(x: Features, width: int) -> Features:
     return as_table(x)
 
 
+def folded(
+    weights: Float[np.ndarray, D * C],
+    bias: float | Float[np.ndarray, " C"],
+    mean: Float[np.ndarray, " D"],
+    scale: Float[np.ndarray, " D"],
+) -> tuple[Float[np.ndarray, D * C], Float[np.ndarray, "*C"]]:
+    """Slopes and offset that do to features as they are what `weights` and `bias` do to standardised ones."""
+    slope = weights / scale.reshape(-1, *(1,) * (weights.ndim - 1))
+    return slope, np.asarray(bias - mean @ slope)
+
+
+def straight(x: Features, slope: Float[np.ndarray, D * C], offset: Float[np.ndarray, "*C"]) -> Float[np.ndarray, B * C]:
+    """x slope + offset of each jet, in blocks; float64.
+
+    Raises ValueError if `x` has another number of features than the probe, or is not finite.
+    """
+    x = matching(x, len(slope))
+    out = np.empty((len(x), *slope.shape[1:]))
+    out[:] = offset
+    for rows in slices(*x.shape):
+        out[rows] += x[rows].astype(np.float64, copy=False) @ slope
+    refuse_faults(out)
+    return out
+
+
 def refuse_faults(values: Float[np.ndarray, "B ..."]) -> None:
     """Raise ValueError if what was made of some jets' features is NaN or infinite."""
     fine = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))

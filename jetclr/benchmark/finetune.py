@@ -20,6 +20,7 @@ from jetclr.encoder import Encoder, Head, Params
 from jetclr.features import Features
 from probes.linear import LinearProbe
 from probes.multinomial import MultinomialProbe
+from probes.tables import folded
 from probes.training import Training
 
 FINE_TUNED, FROM_SCRATCH = "fine-tuned", "from scratch"
@@ -83,12 +84,10 @@ def training(labels: int, seed: int, *, pretrained: bool) -> Training:
 
 def readout_of(probe: MultinomialProbe) -> tuple[Float[np.ndarray, "E C"], Float[np.ndarray, " C"]]:
     """The logits of a linear probe as a layer: slopes on the features as they are, and offsets."""
-    slopes = probe.weights / probe.scale[:, None]
-    return slopes, probe.bias - probe.mean @ slopes
+    return folded(probe.weights, probe.bias, probe.mean, probe.scale)
 
 
 def binary_readout_of(probe: LinearProbe) -> tuple[Float[np.ndarray, "E 2"], Float[np.ndarray, " 2"]]:
     """The same for two classes: half of the probe's score for signal, minus half for background."""
-    slope = probe.weights / probe.scale
-    offset = probe.bias - float(probe.mean @ slope)
+    slope, offset = folded(probe.weights, probe.bias, probe.mean, probe.scale)
     return np.stack([-slope / 2, slope / 2], axis=1), np.array([-offset / 2, offset / 2])
