@@ -57,11 +57,15 @@ def figures(benchmark: Benchmark) -> list[Drawing]:
 
 
 def write_figures(benchmark: Benchmark, folder: Path) -> list[Path]:
-    """Write each figure as PNG on white and as PDF for papers, `overview` too, each whole; gives what was written.
+    """Write each figure, `overview` too; see `write_drawings`."""
+    return write_drawings([*figures(benchmark), *([whole] if (whole := overview(benchmark)) else [])], folder)
+
+
+def write_drawings(drawings: Sequence[Drawing], folder: Path) -> list[Path]:
+    """Write each figure as PNG on white and as PDF for papers, each whole; gives what was written.
 
     Raises UserError if the folder cannot be made or written to.
     """
-    drawings = [*figures(benchmark), *([whole] if (whole := overview(benchmark)) else [])]
     written = []
     for drawing in drawings:
         for ending, settings in (

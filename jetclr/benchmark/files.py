@@ -16,9 +16,9 @@ from jetclr.data.store import make_parent
 from jetclr.errors import UserError
 
 
-def write_json(benchmark: Benchmark, path: Path) -> None:
-    """Write the benchmark to `path`; raises UserError if it holds NaN or infinity, or the file cannot be written."""
-    text = json.dumps(plain(benchmark, "Benchmark"), indent=1) + "\n"
+def write_json(results: Any, path: Path) -> None:
+    """Write a dataclass of results to `path`; raises UserError if it holds NaN or infinity, or cannot be written."""
+    text = json.dumps(plain(results, type(results).__name__), indent=1) + "\n"
     make_parent(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

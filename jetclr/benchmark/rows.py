@@ -3,12 +3,12 @@
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import TypeVar
 
 from jetclr.benchmark.results import Benchmark, Efficiency, Score, SeedSpread
 from jetclr.benchmark.selection import GROUPS, best_of_groups, in_order, main_layer, several_layers
+from jetclr.benchmark.table import Table
 from probes.metrics import Estimate
 from probes.report import Number, Row
 
@@ -21,29 +21,6 @@ SPREAD = "The spread is the standard deviation over draws of the labels; it is a
 
 T = TypeVar("T")
 K = TypeVar("K")
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells with what is said about them.
-
-    Where there is little room, `folded` columns move below the first one and `optional` ones are left out.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: list[Row]
-    caption: str
-    strong: frozenset[int] = frozenset()
-    groups: Mapping[int, str] = field(default_factory=dict)
-    folded: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-
-    def is_number(self, column: str) -> bool:
-        """Whether a column holds numbers, which are set to the right."""
-        at = self.columns.index(column)
-        cells = [row[at] for row in self.rows if row[at] is not None]
-        return bool(cells) and all(isinstance(cell, int | float | Estimate | Number) for cell in cells)
 
 
 def tables(benchmark: Benchmark, full: bool = True) -> dict[str, Table]:

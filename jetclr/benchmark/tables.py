@@ -1,9 +1,9 @@
-"""The tables of a benchmark on the terminal, in Markdown and in LaTeX."""
+"""Tables of results on the terminal, in Markdown and in LaTeX; those of a representation benchmark among them."""
 
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -12,12 +12,22 @@ from rich.text import Text
 
 from jetclr.benchmark.files import read_json, write_json
 from jetclr.benchmark.results import Benchmark
-from jetclr.benchmark.rows import Table, tables
+from jetclr.benchmark.rows import tables
 from jetclr.benchmark.summary import sentences
+from jetclr.benchmark.table import Table
 from probes.metrics import Estimate
 from probes.report import Number, cell_text, clean, markdown_table, markdown_text
 
-__all__ = ["latex", "markdown", "print_benchmark", "read_json", "write_json"]
+__all__ = [
+    "latex",
+    "latex_tables",
+    "markdown",
+    "markdown_tables",
+    "print_benchmark",
+    "print_tables",
+    "read_json",
+    "write_json",
+]
 
 PIPED_WIDTH = 1000
 """Wider than any row: what is no terminal folds nothing."""
@@ -32,38 +42,47 @@ NARROWEST = 14
 
 def print_benchmark(benchmark: Benchmark) -> None:
     """Print all tables but that of every layer and probe, and last what they come to in words."""
+    print_tables(tables(benchmark, full=False), sentences(benchmark))
+
+
+def markdown(benchmark: Benchmark) -> str:
+    """All tables with their captions under headings, after what they come to in words."""
+    return markdown_tables(benchmark.facts.suite, tables(benchmark), sentences(benchmark))
+
+
+def latex(benchmark: Benchmark) -> str:
+    """All tables but that of every layer and probe as LaTeX floats."""
+    return latex_tables(benchmark.facts.suite, tables(benchmark, full=False))
+
+
+def print_tables(made: Mapping[str, Table], told: Sequence[str]) -> None:
+    """Print tables, each with its caption, and last sentences."""
     console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
-    for table in tables(benchmark, full=False).values():
+    for table in made.values():
         console.print(Text(table.title, style="bold"))
         for line in _fitting(console, table):
             console.print(line, soft_wrap=True)
         _print_text(console, table.caption, "dim")
         console.print()
-    for sentence in sentences(benchmark):
+    for sentence in told:
         _print_text(console, sentence, "")
 
 
-def markdown(benchmark: Benchmark) -> str:
-    """All tables with their captions under headings, after what they come to in words."""
-    parts = [
-        f"# Benchmark {markdown_text(benchmark.facts.suite)}\n",
-        *(f"{markdown_text(s)}\n" for s in sentences(benchmark)),
-    ]
-    for table in tables(benchmark).values():
+def markdown_tables(name: str, made: Mapping[str, Table], told: Sequence[str]) -> str:
+    """A benchmark's sentences, and its tables with their captions under headings."""
+    parts = [f"# Benchmark {markdown_text(name)}\n", *(f"{markdown_text(s)}\n" for s in told)]
+    for table in made.values():
         rows = markdown_table(table.rows, table.columns, table.strong, table.groups)
         parts += [f"## {table.title}\n", rows, f"{markdown_text(table.caption)}\n"]
     return "\n".join(parts)
 
 
-def latex(benchmark: Benchmark) -> str:
-    """The tables as LaTeX floats, for \\input in a paper that loads the package booktabs.
+def latex_tables(name: str, made: Mapping[str, Table]) -> str:
+    """Tables as LaTeX floats, for \\input in a paper that loads the package booktabs.
 
-    Columns of lesser interest and the table of every layer and probe are left out. Names in scripts that LaTeX's own
-    fonts lack need XeLaTeX or LuaLaTeX.
+    Columns of lesser interest are left out. Names in scripts that LaTeX's own fonts lack need XeLaTeX or LuaLaTeX.
     """
-    floats = [
-        _latex_float(table, f"{benchmark.facts.suite}-{name}") for name, table in tables(benchmark, full=False).items()
-    ]
+    floats = [_latex_float(table, f"{name}-{short}") for short, table in made.items()]
     return "% needs \\usepackage{booktabs}\n" + "\n".join(floats)
 
 
