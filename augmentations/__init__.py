@@ -1,5 +1,6 @@
 """Physics augmentations of jets in pure JAX: `transform(key, jets) -> jets`, one jet at a time, batched with vmap."""
 
+from augmentations.anomalies import AngularScale, DarkLoss, OneOf, Prongs, PtPower, WideSplit
 from augmentations.detector import (
     AngularSmear,
     DeadRegion,
@@ -17,15 +18,20 @@ from augmentations.symmetry import Boost, Reflect, Rotate, Translate, boost, rot
 from augmentations.transform import Chain, Maybe, Transform, batched
 
 __all__ = [
+    "AngularScale",
     "AngularSmear",
     "Boost",
     "Chain",
     "CollinearSplit",
+    "DarkLoss",
     "DeadRegion",
     "Efficiency",
     "Jets",
     "Maybe",
+    "OneOf",
     "PileUp",
+    "Prongs",
+    "PtPower",
     "PtScale",
     "PtShift",
     "PtSmear",
@@ -38,6 +44,7 @@ __all__ = [
     "Threshold",
     "Transform",
     "Translate",
+    "WideSplit",
     "batched",
     "boost",
     "center",

@@ -26,7 +26,7 @@ from jetclr.data.buckets import GROUPS
 from jetclr.encoder import Encoder, Head, Precision
 from jetclr.errors import UserError
 from jetclr.features import Features
-from jetclr.objectives import NTXent
+from jetclr.objectives import AnomCLR, NTXent, Objective
 from jetclr.optim import Optim
 from jetclr.sharding import Devices
 
@@ -155,10 +155,13 @@ class Config:
     data: Data = field(default_factory=Data)
     views: Annotated[tuple[Transform, Transform], _NOT_A_FLAG, tyro.conf.Fixed] = (Chain(), Chain())
     """The two augmentations whose outputs must be recognised as the same jet."""
+    anomalies: Annotated[tuple[Transform, ...], _NOT_A_FLAG, tyro.conf.Fixed] = ()
+    """Augmentations of which each jet gets one at random, and whose output must not be taken for it; none: no such."""
     features: Features = field(default_factory=Features)
     encoder: Encoder = field(default_factory=Encoder)
     head: Head = field(default_factory=Head)
-    objective: NTXent = field(default_factory=NTXent)
+    objective: Annotated[Objective, tyro.conf.AvoidSubcommands] = field(default_factory=NTXent)
+    """What brings the views of a jet together; which kind of objective, the config file says."""
     optim: Optim = field(default_factory=Optim)
     log: Log = field(default_factory=Log)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
@@ -167,7 +170,7 @@ class Config:
     precision: Precision = "float32"
     """In which numbers the network computes while training; parameters and loss are float32 with each."""
     batch: int = 256
-    """Jets a step, over all devices; twice as many views are encoded."""
+    """Jets a step, over all devices; twice as many views are encoded, or three times with anomalies."""
     chunks: int = 1
     """Parts of the batch that are encoded one after another, to save memory; loss and gradient stay those of all."""
     steps: int = 1000
@@ -184,10 +187,21 @@ class Config:
                 raise ValueError(f"the feature {name!r} needs {extra!r} in Data.extras, which is {self.data.extras}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"Config.seed is {self.seed}; it must lie in [0, 2^32)")
-        for view in self.views:
-            if not callable(view):
-                raise ValueError(f"Config.views holds {view!r}, which is not a transform")
+        for name in ("views", "anomalies"):
+            for view in getattr(self, name):
+                if not callable(view):
+                    raise ValueError(f"Config.{name} holds {view!r}, which is not a transform")
+        if isinstance(self.objective, AnomCLR) and not self.anomalies:
+            raise ValueError("Config.objective is AnomCLR, which needs Config.anomalies; set them, or use NTXent")
 
+    @property
+    def views_a_jet(self) -> int:
+        """How many views of a jet are encoded in a step."""
+        return 3 if self.anomalies else 2
+
+
+# Objectives that JSON names; the first of them needs no name, as it had none while it was the only one.
+_NAMED = typing.get_args(Objective)[1:]
 
 # What may differ between a run and its resumption: it changes what is written, or where and in which order sums are
 # taken, never the trajectory beyond rounding.
@@ -237,7 +251,8 @@ def to_dict(value: Any) -> Any:
         return {"type": value.type} | value.fields
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return fields if type(value).__module__.startswith("jetclr.") else {"type": _type_name(type(value))} | fields
+        unnamed = type(value).__module__.startswith("jetclr.") and type(value) not in _NAMED
+        return fields if unnamed else {"type": _type_name(type(value))} | fields
     if isinstance(value, tuple | list):
         return [to_dict(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
@@ -276,7 +291,7 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 
 def _type_name(kind: type) -> str:
-    ours = getattr(augmentations, kind.__name__, None) is kind
+    ours = kind in _NAMED or getattr(augmentations, kind.__name__, None) is kind
     return kind.__name__ if ours else f"{kind.__module__}.{kind.__qualname__}"
 
 
@@ -287,6 +302,8 @@ def _build(hint: Any, value: Any, at: str) -> Any:
         return _build(typing.get_args(hint)[0], value, at)
     if hint is Transform:
         return _build_transform(value, at)
+    if hint == Objective:
+        return _build_objective(value, at)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return hint(**_build_fields(hint, value, at))
     if origin is typing.Literal:
@@ -317,6 +334,18 @@ def _build_fields(kind: type, value: Any, at: str) -> dict[str, Any]:
         if name not in names:
             raise ValueError(_unknown(kind.__name__, name, names))
     return {name: _build(hints[name], item, f"{at}.{name}".lstrip(".")) for name, item in value.items()}
+
+
+def _build_objective(value: Any, at: str) -> Objective:
+    kinds = {kind.__name__: kind for kind in typing.get_args(Objective)}
+    if not isinstance(value, dict):
+        raise ValueError(f"{at} is {value!r}; it must hold the fields of one of {', '.join(kinds)}")
+    name = value.get("type", next(iter(kinds)))
+    if not isinstance(name, str) or name not in kinds:
+        raise ValueError(f"{at}.type is {name!r}; known are {', '.join(kinds)}")
+    fields = {setting: item for setting, item in value.items() if setting != "type"}
+    made: Objective = kinds[name](**_build_fields(kinds[name], fields, at))
+    return made
 
 
 def _build_transform(value: Any, at: str) -> Transform:
@@ -354,8 +383,9 @@ def _nearest_field(message: str) -> str | None:
 def _settings_classes(kind: type) -> list[type]:
     found = [kind]
     for hint in typing.get_type_hints(kind).values():
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            found += _settings_classes(hint)
+        for one in typing.get_args(hint) or (hint,):
+            if dataclasses.is_dataclass(one) and isinstance(one, type):
+                found += _settings_classes(one)
     return found
 
 

@@ -1,6 +1,7 @@
 """What a training step costs, from the settings alone: FLOPs, bytes between devices, memory; and time, on a machine.
 
-Shape glossary: B jets in a batch, M = 2B views, N slots, F features, D model width, H heads, P projection; n devices.
+Shape glossary: B jets in a batch, M = 2B views (3B with anomalies), N slots, F features, D model width, H heads, P
+projection; n devices.
 Only sums are taken: no accelerator is touched and no array is made. docs/scaling.md sets all of it beside XLA.
 """
 
@@ -14,6 +15,7 @@ from jetclr import sharding, step
 from jetclr.config import Config
 from jetclr.data.buckets import GROUPS, Layout
 from jetclr.errors import UserError
+from jetclr.objectives import AnomCLR
 
 FLOAT = 4  # bytes: parameters, gradients, projections and similarities are float32 with every precision
 
@@ -172,7 +174,7 @@ def _dense(config: Config) -> list[tuple[int, int]]:
 def _flops(config: Config, devices: int, layout: Layout | None = None) -> Flops:
     """FLOPs of matrix products on each device."""
     pieces = layout or ((config.batch, _slots(config)),)
-    encoder = sum(2 * jets * _view_flops(config, slots) for jets, slots in pieces)
+    encoder = sum(config.views_a_jet * jets * _view_flops(config, slots) for jets, slots in pieces)
     return Flops(encoder / devices, _objective_flops(config, devices))
 
 
@@ -200,40 +202,54 @@ def _objective_flops(config: Config, devices: int) -> float:
     this is one.
     """
     batch, width = config.batch, config.head.width
-    similarities = 2.0 * (2 * batch) ** 2 * width
+    similarities = 2.0 * _compared(config) ** 2 * width
     uniformity = 2.0 * batch**2 * width
     gram = 2.0 * min(batch, width) ** 2 * max(batch, width)
     return (2 * similarities + uniformity) / devices + gram
 
 
+def _compared(config: Config) -> int:
+    """Views whose similarities to each other the objective takes."""
+    if isinstance(config.objective, AnomCLR):
+        return 2 * config.batch if config.objective.others else 0
+    return config.views_a_jet * config.batch
+
+
+def _gathered(config: Config) -> int:
+    """Views of which every device gets the projections: those compared, and at least what the monitors need."""
+    return max(_compared(config), 2 * config.batch)
+
+
 def _wire(config: Config, parameters: float, data: int, fsdp: int) -> Wire:
     """Bytes each device sends; a ring over n sends (n - 1) / n of a gathered array, and twice that of a summed one."""
-    devices, views = data * fsdp, 2 * config.batch
+    devices = data * fsdp
     ring, inner, outer = ((n - 1) / n for n in (devices, fsdp, data))
     # XLA sees that parameters gathered forwards are there going back, unless chunks or shard_map stand between.
     gathers = 1 if data == 1 and config.chunks == 1 else 2
+    # Of each view its total and, where anomalous views have totals that do not count, the gradient by it.
+    numbers = _compared(config) * (2 if _compared(config) > 2 * config.batch else 1)
     # In chunks the fsdp devices add up in every turn of the loop, and groups of them once, at its end.
     return Wire(
-        ring * views * (config.head.width + 1) * FLOAT,
+        ring * (_gathered(config) * config.head.width + numbers) * FLOAT,
         gathers * inner * parameters,
         (config.chunks * inner + 2 * outer / fsdp) * parameters,
     )
 
 
 def _memory(config: Config, state: step.State, data: int, fsdp: int) -> Memory:
-    devices, views = data * fsdp, 2 * config.batch
+    devices, views = data * fsdp, config.views_a_jet * config.batch
     share = views / devices
     whole = _bytes(state.params, 1)
     parameters = _bytes(state.params, fsdp)
     optimizer = _bytes(state.opt_state, fsdp)
     # pt, eta, phi and extras of jets; of views a mask besides.
     columns = (3 + len(config.data.extras)) * FLOAT
-    batch = config.batch / devices * _slots(config) * (columns + 2 * (columns + 1))
+    batch = config.batch / devices * _slots(config) * (columns + config.views_a_jet * (columns + 1))
     gradients = whole if fsdp > 1 and config.chunks > 1 else parameters
     gathered = whole if fsdp > 1 else 0
     activations = share / config.chunks * _kept(config)
-    rows = share * views + config.batch / devices * config.batch
-    similarity = FLOAT * (rows + 2 * views * config.head.width)
+    rows = (_compared(config) ** 2 + config.batch**2) / devices
+    similarity = FLOAT * (rows + 2 * _gathered(config) * config.head.width)
     if config.chunks == 1:  # the activations of all views wait while these are compared
         working = activations + gathered + similarity
     else:

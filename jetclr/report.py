@@ -33,6 +33,7 @@ MONITORS = {
     "alignment": "alignment of the two views (0: equal)",
     "uniformity": "uniformity over jets (lower: better spread)",
     "effective_rank": "effective rank of the projection",
+    "anomaly_similarity": "cosine of a jet and its anomalous view",
     "jets_per_s": "jets/s",
 }
 

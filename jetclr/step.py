@@ -16,7 +16,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from augmentations import Jets, batched, make_jets
+from augmentations import Jets, OneOf, Transform, batched, make_jets
 from jetclr import encoder, sharding
 from jetclr.config import Config
 from jetclr.features import Features
@@ -29,6 +29,7 @@ class Role(IntEnum):
     VIEW_A = 1
     VIEW_B = 2
     DROPOUT = 3
+    ANOMALY = 4
 
 
 class State(NamedTuple):
@@ -84,8 +85,9 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
         return jax.lax.with_sharding_constraint(jax.lax.with_sharding_constraint(x, split), whole)
 
     def loss_of(z: Float[Array, "M P"], logged: Bool[Array, ""]) -> tuple[Array, dict[str, Array]]:
-        pairs = z.reshape(-1, 2, z.shape[1])
-        return config.objective(pairs[:, 0], pairs[:, 1], gather, logged)
+        of_jet = z.reshape(-1, config.views_a_jet, z.shape[1])
+        anomalous = of_jet[:, 2] if config.anomalies else None
+        return config.objective(of_jet[:, 0], of_jet[:, 1], gather, logged, anomalous)
 
     def train_step(state: State, batch: tuple[Batch, ...]) -> tuple[State, dict[str, Array]]:
         views = tuple(_views(config, state.step, piece, to_jets(jets)) for piece, jets in enumerate(batch))
@@ -106,19 +108,22 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
 
 
 class _Views(NamedTuple):
-    """M = 2B views, the two of a jet side by side so that both stay on its device, and each one's dropout key."""
+    """M = 2B views, or 3B with anomalies, and each one's dropout key.
+
+    Those of a jet are side by side, so that they stay on its device.
+    """
 
     jets: Jets
     keys: Key[Array, " M"]
 
 
 def _views(config: Config, step: Int[Array, ""], piece: int, jets: Jets) -> _Views:
-    a, b = (
-        batched(view)(stream(config.seed, step, role, piece), jets)
-        for view, role in zip(config.views, (Role.VIEW_A, Role.VIEW_B), strict=True)
-    )
-    both = jax.tree.map(lambda x, y: jnp.stack([x, y], axis=1).reshape(-1, *x.shape[1:]), a, b)
-    return _Views(both, jax.random.split(stream(config.seed, step, Role.DROPOUT, piece), both.pt.shape[0]))
+    drawn: list[tuple[Transform, Role]] = [(config.views[0], Role.VIEW_A), (config.views[1], Role.VIEW_B)]
+    if config.anomalies:
+        drawn.append((OneOf(config.anomalies), Role.ANOMALY))
+    apart = [batched(view)(stream(config.seed, step, role, piece), jets) for view, role in drawn]
+    views = jax.tree.map(lambda *x: jnp.stack(x, axis=1).reshape(-1, *x[0].shape[1:]), *apart)
+    return _Views(views, jax.random.split(stream(config.seed, step, Role.DROPOUT, piece), views.pt.shape[0]))
 
 
 PullBack = Callable[[Float[Array, "M P"]], encoder.Params]

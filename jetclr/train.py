@@ -92,7 +92,7 @@ def _check(config: Config, stop_at: int | None) -> Mesh:
     """The mesh of the run; raises UserError for what can be seen to be wrong before anything is opened."""
     if stop_at is not None and stop_at < 1:
         raise UserError(f"--stop-at is {stop_at}; the first step is 1")
-    if foreign := foreign_transforms(config.views):
+    if foreign := foreign_transforms((config.views, config.anomalies)):
         raise UserError(f"{', '.join(foreign)}: not part of augmentations; give the config file that defines it")
     if not config.data.train:
         raise UserError("no jets to train on: set data.train in the config, or give --data.train STORE")

@@ -6,15 +6,20 @@ import numpy as np
 import pytest
 
 from augmentations import (
+    AngularScale,
     AngularSmear,
     Boost,
     Chain,
     CollinearSplit,
+    DarkLoss,
     DeadRegion,
     Efficiency,
     Jets,
     Maybe,
+    OneOf,
     PileUp,
+    Prongs,
+    PtPower,
     PtScale,
     PtShift,
     PtSmear,
@@ -27,6 +32,7 @@ from augmentations import (
     Threshold,
     Transform,
     Translate,
+    WideSplit,
     make_jets,
 )
 from tests.toys import toy_jet
@@ -34,6 +40,7 @@ from tests.toys import toy_jet
 ALL = [
     AngularSmear(), Boost(), CollinearSplit(), DeadRegion(0.3), Efficiency(), PileUp(), PtScale(), PtShift(), PtSmear(),
     Reflect(), Resolution(), Rotate(), SoftLoss(), SoftRadiation(), SoftSmear(), Threshold(), Translate(),
+    AngularScale(), DarkLoss(), Prongs(), PtPower(), WideSplit(), OneOf((DarkLoss(), Prongs(), Rotate())),
 ]  # fmt: skip
 
 LOSING_OR_ADDING = (DeadRegion, Efficiency, PileUp, SoftLoss, Threshold)

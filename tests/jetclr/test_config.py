@@ -8,14 +8,16 @@ from typing import Any
 import jax
 import pytest
 
-from augmentations import Chain, Jets, Maybe, Rotate
+from augmentations import Chain, DarkLoss, Jets, Maybe, OneOf, Rotate
 from jetclr import config as configs
 from jetclr.config import Config, Data, Foreign
 from jetclr.errors import UserError
 from jetclr.features import Features
+from jetclr.objectives import AnomCLR, NTXent
 from tests.conftest import CONFIG
 from tests.toys import toy_jet
 
+ANOMALY_CONFIG = CONFIG.with_name("tiny_anomaly_config.py")
 EVERY_CONFIG = sorted(Path("configs").glob("*.py"))
 
 
@@ -29,7 +31,7 @@ class Mine:
         return jets
 
 
-@pytest.mark.parametrize("path", [CONFIG, *EVERY_CONFIG], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [CONFIG, ANOMALY_CONFIG, *EVERY_CONFIG], ids=lambda p: p.name)
 def test_a_config_survives_json(path: Path) -> None:
     config = configs.load(path)
     assert configs.from_json(configs.to_json(config), "here") == config
@@ -44,6 +46,29 @@ def test_nested_transforms_survive_json() -> None:
     view = Chain(Maybe(Chain(Rotate()), 0.25))
     config = Config(views=(view, view))
     assert configs.from_json(configs.to_json(config), "here").views == (view, view)
+
+
+def test_objectives_and_anomalies_survive_json() -> None:
+    anomalies = (OneOf((DarkLoss(0.1), Chain(Rotate()))), DarkLoss())
+    for objective in (NTXent(0.3), AnomCLR(0.3), AnomCLR(0.3, others=True)):
+        config = Config(anomalies=anomalies, objective=objective)
+        assert configs.from_json(configs.to_json(config), "here") == config
+    # As runs were written before there was more than one objective.
+    described = configs.to_dict(Config(objective=NTXent(0.3)))
+    assert described["objective"] == {"temperature": 0.3}
+    del described["anomalies"]
+    assert configs.from_json(json.dumps(described), "here") == Config(objective=NTXent(0.3))
+
+
+def test_another_objective_is_another_trajectory() -> None:
+    old, new = (Config(anomalies=(DarkLoss(),), objective=objective(0.3)) for objective in (NTXent, AnomCLR))
+    lines = configs.differences(configs.to_dict(old), configs.to_dict(new))
+    assert lines == ['objective.type: null -> "AnomCLR"', "objective.others: null -> false"]
+
+
+def test_an_objective_that_needs_anomalies_is_refused_without() -> None:
+    with pytest.raises(ValueError, match=r"AnomCLR, which needs Config\.anomalies"):
+        Config(objective=AnomCLR())
 
 
 def test_a_transform_of_ones_own_comes_back_as_a_record_that_runs_nothing() -> None:
@@ -71,6 +96,12 @@ def test_json_cannot_make_anything_but_transforms(name: str) -> None:
         ({"steps": -1}, "Config.steps is -1"),
         ({"steps": 2**31}, "Config.steps is 2147483648; it must be below 2^31"),
         ({"encoder": {"attention": "flash"}}, "encoder.attention is 'flash'; known are pt, plain"),
+        ({"objective": {"type": "NTXnet"}}, "objective.type is 'NTXnet'; known are NTXent, AnomCLR"),
+        ({"objective": {"type": []}}, "objective.type is []; known are"),
+        ({"objective": {"type": "AnomCLR", "other": True}}, "AnomCLR has no field 'other'; did you mean 'others'"),
+        ({"objective": {"type": "AnomCLR"}}, "Config.objective is AnomCLR, which needs Config.anomalies"),
+        ({"objective": 0.1}, "objective is 0.1; it must hold the fields of one of NTXent, AnomCLR"),
+        ({"anomalies": {"type": "DarkLoss"}}, "it must be a list"),
         ({"views": [{"type": "Rotate"}]}, "views has 1 entries; it must have 2"),
         ({"views": [{"type": "Rotate", "angle": 1}, {"type": "Rotate"}]}, "Rotate has no field 'angle'"),
         ({"data": {"train": "a"}}, "data.train is 'a'; it must be a list"),
@@ -105,6 +136,7 @@ def test_a_faulty_config_file_gets_one_sentence(tmp_path: Path, text: str, says:
     ("text", "says"),
     [
         ("config = Config(data=Data(trian=()))", "bad.py: Data has no field 'trian'; did you mean 'train'?"),
+        ("Config(objective=AnomCLR(other=True))", "bad.py: AnomCLR has no field 'other'; did you mean 'others'"),
         ("Rotate(angle=2)", "bad.py: Rotate has no field 'angle'; it has "),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from augmentations import Chain
+from augmentations import AngularScale, Chain
 from jetclr import step
 from jetclr.cli import main
 from jetclr.config import Config, Data
@@ -15,6 +15,7 @@ from jetclr.cost import Machine, efficiency, step_cost, step_flops, step_time
 from jetclr.encoder import Encoder, Head
 from jetclr.errors import UserError
 from jetclr.features import Features
+from jetclr.objectives import AnomCLR, NTXent, Objective
 from tests.conftest import CONFIG
 from tests.cost_check import measure, small
 
@@ -45,6 +46,20 @@ def test_the_model_agrees_with_what_xla_makes_of_the_step(data: int, fsdp: int, 
     else:  # here XLA also moves activations, and sums biases for every constituent
         assert cost.wire.projections + cost.wire.parameters == pytest.approx(found.gathered, rel=0.3)
         assert cost.wire.gradients == pytest.approx(found.summed, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("objective", "chunks"),
+    [(NTXent(), 1), (NTXent(), 4), (AnomCLR(), 1), (AnomCLR(others=True), 1)],
+    ids=str,
+)
+def test_the_model_agrees_with_xla_on_anomalous_views_too(objective: Objective, chunks: int) -> None:
+    config = replace(TINY, anomalies=(AngularScale(),), objective=objective, chunks=chunks)
+    found, cost = measure(config, 8, 1), step_cost(config, 8, 1)
+    assert sum(cost.flops) == pytest.approx(found.flops, rel=1e-9)
+    assert 0.9 < cost.memory.peak / (found.state + found.temporary) < 1.35
+    assert cost.wire.projections == found.gathered
+    assert 0 <= found.summed - cost.wire.gradients < 64
 
 
 @pytest.mark.parametrize("chunks", [1, 2])

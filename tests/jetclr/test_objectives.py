@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetclr.objectives import NTXent, alignment, effective_rank, normalize, uniformity
+from jetclr.objectives import AnomCLR, NTXent, Objective, alignment, effective_rank, normalize, uniformity
 from probes import geometry
 
 
@@ -44,6 +44,91 @@ def test_nt_xent_and_its_gradient_equal_optax(seed: int, temperature: float) -> 
     ours = jax.value_and_grad(lambda a, b: NTXent(temperature)(a, b)[0], (0, 1))(a, b)
     theirs = jax.value_and_grad(reference, (0, 1))(a, b)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), ours, theirs)
+
+
+def triple(seed: int, jets: int = 6, width: int = 5) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return *pair(seed, jets, width), jax.random.normal(jax.random.key(seed + 1), (jets, width))
+
+
+def with_anomalies(objective: Objective, z_a: np.ndarray, z_b: np.ndarray, z_anomalous: np.ndarray) -> float:
+    """arXiv:2301.04660 and NT-Xent with more negatives, view by view and in double precision."""
+    a, b, c = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in map(np.float64, (z_a, z_b, z_anomalous)))
+    jets, losses = len(a), []
+    for mine, theirs in ((a, b), (b, a)):
+        for i in range(jets):
+            s = lambda z: np.exp(mine[i] @ z / objective.temperature)  # noqa: B023, E731
+            others = sum(s(z) for k in range(jets) if k != i for z in (a[k], b[k]))
+            if isinstance(objective, NTXent):
+                losses.append(-np.log(s(theirs[i]) / (others + s(theirs[i]) + sum(s(z) for z in c))))
+            else:
+                losses.append(-np.log(s(theirs[i]) / s(c[i]) / (others if objective.others else 1)))
+    return float(np.mean(losses))
+
+
+EVERY = [NTXent(0.1), NTXent(0.5), AnomCLR(0.1), AnomCLR(0.5), AnomCLR(0.1, others=True), AnomCLR(0.5, others=True)]
+
+
+@given(st.integers(0, 1000), st.sampled_from(EVERY), st.sampled_from([2, 7]))
+def test_losses_with_anomalous_views_equal_a_naive_loop(seed: int, objective: Objective, jets: int) -> None:
+    a, b, c = triple(seed, jets)
+    want = with_anomalies(objective, *(np.asarray(z) for z in (a, b, c)))
+    np.testing.assert_allclose(objective(a, b, z_anomalous=c)[0], want, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("objective", EVERY[::2], ids=str)
+def test_their_gradients_are_those_of_finite_differences(objective: Objective) -> None:
+    views = triple(3)
+    loss = jax.jit(lambda *z: objective(z[0], z[1], z_anomalous=z[2])[0])
+    gradient = jax.grad(loss, (0, 1, 2))(*views)
+    step = 1e-5
+    for view, found in enumerate(gradient):
+        for at in ((0, 1), (4, 3)):
+            ends = []
+            for sign in (1, -1):
+                moved = [np.asarray(z, np.float64).copy() for z in views]
+                moved[view][at] += sign * step
+                ends.append(with_anomalies(objective, *moved))
+            np.testing.assert_allclose(found[at], (ends[0] - ends[1]) / (2 * step), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("objective", EVERY[::2], ids=str)
+def test_a_step_down_the_gradient_turns_anomalous_views_away(objective: Objective) -> None:
+    views = triple(7, 20, 6)
+
+    def loss(views: tuple[jax.Array, ...]) -> jax.Array:
+        return objective(views[0], views[1], z_anomalous=views[2])[0]
+
+    begun, descend = views, jax.jit(lambda z: jax.tree.map(lambda x, g: x - 0.5 * g, z, jax.grad(loss)(z)))
+    for _ in range(20):
+        views = descend(views)
+    before, after = (objective(z[0], z[1], z_anomalous=z[2])[1] for z in (begun, views))
+    assert after["anomaly_similarity"] < before["anomaly_similarity"] - 0.01
+    assert after["alignment"] < before["alignment"]
+
+
+def test_anomaly_similarity_equals_a_loop_and_is_told_only_of_anomalies() -> None:
+    a, b, c = triple(2)
+    unit = [np.asarray(normalize(z), np.float64) for z in (a, b, c)]
+    want = np.mean([(unit[0][i] @ unit[2][i] + unit[1][i] @ unit[2][i]) / 2 for i in range(6)])
+    for objective in (NTXent(), AnomCLR(), AnomCLR(others=True)):
+        found = objective(a, b, z_anomalous=c)[1]
+        np.testing.assert_allclose(found["anomaly_similarity"], want, rtol=1e-5)
+        assert found.keys() - NTXent()(a, b)[1].keys() == {"anomaly_similarity"}
+        for name, value in NTXent()(a, b)[1].items():
+            np.testing.assert_array_equal(value, found[name])
+
+
+def test_opposite_anomalies_are_the_best_that_pairs_can_reach() -> None:
+    same = jnp.eye(8)
+    np.testing.assert_allclose(AnomCLR(0.25)(same, same, z_anomalous=-same)[0], -8, rtol=1e-6)
+    blind = jnp.ones((8, 3))
+    np.testing.assert_allclose(AnomCLR(0.25)(blind, blind, z_anomalous=blind)[0], 0, atol=1e-5)
+    np.testing.assert_allclose(NTXent(0.1)(blind, blind, z_anomalous=blind)[0], np.log(23), rtol=1e-6)
+
+
+def test_anomclr_without_anomalies_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"give z_anomalous, from Config\.anomalies"):
+        AnomCLR()(*pair(0))
 
 
 def test_perfect_and_blind_encoders_give_the_limits() -> None:
@@ -96,5 +181,6 @@ def test_what_is_not_finite_stays_so() -> None:
 
 
 def test_a_temperature_of_zero_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"NTXent\.temperature is 0"):
-        NTXent(0)
+    for kind in (NTXent, AnomCLR):
+        with pytest.raises(ValueError, match=rf"{kind.__name__}\.temperature is 0"):
+            kind(0)

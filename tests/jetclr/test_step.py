@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from augmentations import Chain, Rotate
+from augmentations import AngularScale, Chain, OneOf, PtPower, Rotate, batched
 from jetclr import config as configs
 from jetclr import encoder, sharding
 from jetclr.config import Config
 from jetclr.data.buckets import Layout
+from jetclr.objectives import AnomCLR, NTXent, Objective
 from jetclr.sharding import Devices
-from jetclr.step import Role, State, init_params, init_state, make_embed, make_train_step, stream
+from jetclr.step import Role, State, init_params, init_state, make_embed, make_train_step, stream, to_jets
 from tests.conftest import CONFIG
 from tests.cost_check import compile_step
 from tests.toys import toy_batch, toy_jet
@@ -145,6 +146,72 @@ def test_random_views_of_pieces_do_not_depend_on_the_devices() -> None:
     assert first[0]["loss"] != padded()[0]["loss"]
 
 
+ANOMALIES: dict[str, Any] = {"views": QUICK, "anomalies": (AngularScale(), PtPower())}
+SPREAD = AnomCLR(0.2, others=True)
+
+
+@lru_cache
+def alone_with_anomalies(objective: Objective) -> Trajectory:
+    config = tiny(steps=STEPS, **ANOMALIES, objective=objective)
+    return train(config, sharding.make_mesh(Devices(data=1), config.batch), 3)
+
+
+@pytest.mark.parametrize(
+    ("objective", "shape", "chunks"),
+    [
+        (NTXent(0.2), Devices(2), 4),
+        (SPREAD, Devices(8), 1),
+        pytest.param(NTXent(0.2), Devices(8), 1, marks=pytest.mark.slow),
+        pytest.param(SPREAD, Devices(2, 2), 1, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_nor_do_they_with_anomalous_views(objective: Objective, shape: Devices, chunks: int) -> None:
+    config = tiny(steps=STEPS, **ANOMALIES, objective=objective, chunks=chunks)
+    found = train(config, sharding.make_mesh(shape, config.batch, chunks), 3)
+    assert_same(alone_with_anomalies(objective), found, 1e-5)
+    for x, y in zip(alone_with_anomalies(objective).metrics, found.metrics, strict=True):
+        np.testing.assert_allclose(x["anomaly_similarity"], y["anomaly_similarity"], rtol=1e-4)
+
+
+def test_anomalous_views_of_pieces_are_those_of_the_padded_batch() -> None:
+    chosen: dict[str, Any] = {"anomalies": (AngularScale(2, 2),), "objective": AnomCLR(0.2)}  # draws nothing
+    whole, pieces = (in_pieces(Devices(1), layout, **chosen) for layout in (((64, 24),), LAYOUT))
+    for name in ("loss", "gradient_norm", "anomaly_similarity"):
+        np.testing.assert_allclose(pieces[0][name], whole[0][name], rtol=1e-5)
+    for x, y in zip(pieces[1], whole[1], strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5 * max(np.abs(y).max(), 1e-30))
+
+
+def test_every_step_draws_other_anomalies_for_the_same_two_views() -> None:
+    """The loss of a step is that of its views and anomalies, each augmented and encoded by itself."""
+    config = tiny(**ANOMALIES, encoder=dataclasses.replace(tiny().encoder, dropout=0.0), objective=AnomCLR(0.2))
+    state, batch = init_state(config), batch_of(config, 0)
+    network = encoder.build(config.encoder, config.head)
+
+    @jax.jit
+    def loss_at(number: jax.Array) -> jax.Array:
+        z = []
+        drawn = (
+            (config.views[0], Role.VIEW_A),
+            (config.views[1], Role.VIEW_B),
+            (OneOf(config.anomalies), Role.ANOMALY),
+        )
+        for view, role in drawn:
+            inputs = config.features(batched(view)(stream(config.seed, number, role), to_jets(batch)))
+            z.append(jax.vmap(network.apply, (None, 0, None))(state.params, inputs, None)["projection"])
+        return config.objective(z[0], z[1], z_anomalous=z[2])[0]
+
+    want = [float(loss_at(jnp.int32(number))) for number in range(2)]
+    mesh = sharding.make_mesh(Devices(1), config.batch)
+    train_step: Any = make_train_step(config, mesh)
+    for number in range(2):
+        given = state._replace(step=jnp.int32(number))
+        found = train_step(jax.tree.map(jnp.copy, given), (batch,))[1]["loss"]
+        np.testing.assert_allclose(found, want[number], rtol=1e-5)
+    assert want[0] != want[1]
+
+
 def test_a_split_of_parameters_is_a_split() -> None:
     mesh = sharding.make_mesh(Devices(2, 4), 32)
     state = train(tiny(steps=STEPS), mesh, 1).state
@@ -194,6 +261,19 @@ def test_in_chunks_too(layout: Layout | None) -> None:
     parameters = sum(x.size for x in jax.tree.leaves(init_params(config)))
     assert [size >= parameters for size in found["all-reduce"]].count(True) == 1
     assert [size >= config.batch * config.head.width for size in found["all-gather"]].count(True) == 1
+
+
+@pytest.mark.parametrize(
+    ("objective", "gathers"),
+    [(NTXent(), [96, 96, 96 * 8]), (AnomCLR(others=True), [64, 64 * 8]), (AnomCLR(), [64 * 8])],
+    ids=str,
+)
+def test_anomalous_views_are_gathered_only_where_they_are_negatives_of_all(
+    objective: Objective, gathers: list[int]
+) -> None:
+    config = tiny(**ANOMALIES, objective=objective)
+    assert (config.batch, config.head.width) == (32, 8)
+    assert sorted(collectives(config, sharding.make_mesh(Devices(8), config.batch))["all-gather"]) == gathers
 
 
 def test_the_step_compiles_for_256_devices() -> None:
@@ -254,6 +334,12 @@ def test_two_views_of_a_jet_differ_and_streams_do_not_meet() -> None:
         for piece in (0, 1, 2)
     }
     assert len(seen) == 2 * 3 * len(Role) * 3
+
+
+def test_streams_keep_the_numbers_that_runs_were_made_with() -> None:
+    assert {role.name: role.value for role in Role} == {
+        "INIT": 0, "VIEW_A": 1, "VIEW_B": 2, "DROPOUT": 3, "ANOMALY": 4,
+    }  # fmt: skip
 
 
 def test_same_seed_same_parameters() -> None:

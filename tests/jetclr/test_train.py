@@ -21,6 +21,7 @@ from jetclr.data.store import StoreWriter
 from jetclr.errors import UserError
 from jetclr.logs import METRICS, Logs, read_metrics
 from jetclr.meter import CLOCK, Meter
+from jetclr.objectives import AnomCLR
 from jetclr.run import only_process, open_run
 from tests.conftest import CONFIG
 from tests.processes import Training
@@ -75,6 +76,34 @@ def test_a_finished_run_stays_as_it_is(run: Path, stores: dict[str, Path], capsy
     assert pretrain(run, stores["train"]) == 0
     assert "step 8 of 8, finished" in capsys.readouterr().out
     assert (run / METRICS).read_bytes() == before
+
+
+def test_a_run_with_anomalies_resumes_bit_for_bit_and_tells_how_alike_they_are(
+    tmp_path: Path, stores: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = CONFIG.with_name("tiny_anomaly_config.py")
+    flags = ["--data.train", str(stores["train"]), "--probe.every", "0", "--mesh.data", "1", "--steps", "4"]
+    command = ["pretrain", str(config), *flags, "--objective.temperature", "0.3", "--objective.no-others"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main([*command, "--workdir", str(whole)]) == 0
+    for stop in ("2", "4"):
+        assert main([*command, "--workdir", str(parts), "--stop-at", stop]) == 0
+    assert_same_run(whole, parts)
+    assert all(-1 <= row["anomaly_similarity"] <= 1 for row in trajectory(whole))
+    assert open_run(whole).config.objective == AnomCLR(0.3)
+    capsys.readouterr()
+    assert main([*command[:-1], "--workdir", str(whole)]) == 1
+    assert "objective.others: false -> true" in capsys.readouterr().err
+
+
+def test_an_anomaly_of_somebody_s_own_needs_their_config_file(
+    tmp_path: Path, stores: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    described = configs.to_dict(configs.load(CONFIG)) | {"anomalies": [{"type": "mine.Dark"}]}
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    command = ["pretrain", str(tmp_path / "config.json"), "--workdir", str(tmp_path / "r")]
+    assert main([*command, "--data.train", str(stores["train"])]) == 1
+    assert "mine.Dark: not part of augmentations" in capsys.readouterr().err
 
 
 def test_a_run_folder_of_another_config_is_refused(
