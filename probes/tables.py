@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -187,11 +187,13 @@ class Standardised:
         x = as_table(x)
         if len(x) == 0:
             raise ValueError("no jets to fit: features and labels are empty")
-        mean, spread, largest = _moments(x)
+        mean, spread, least, most = _moments(x)
         if not np.isfinite(spread).all():
             raise ValueError(f"{np.count_nonzero(~np.isfinite(spread))} features are too large to square")
         limits = np.finfo(x.dtype)
-        varies = spread > np.maximum(8 * limits.eps * largest, limits.tiny)
+        # A sum of equal numbers is rounded too: what never changes is seen by its values alone.
+        largest = np.maximum(np.abs(least), np.abs(most))
+        varies = (most > least) & (spread > np.maximum(8 * limits.eps * largest, limits.tiny))
         if not varies.any():
             raise ValueError("no feature varies between the training jets: the representation has collapsed")
         scale = np.where(varies, spread, 1.0)
@@ -250,11 +252,21 @@ def projected(jets: Jets, directions: Float[np.ndarray, "K N"]) -> InMemory:
     return InMemory(out)
 
 
+class _Moments(NamedTuple):
+    """Mean, standard deviation, smallest and largest value of each feature."""
+
+    mean: Float[np.ndarray, " D"]
+    spread: Float[np.ndarray, " D"]
+    least: Float[np.ndarray, " D"]
+    most: Float[np.ndarray, " D"]
+
+
 @np.errstate(invalid="ignore", over="ignore")
-def _moments(x: Features) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"], Float[np.ndarray, " D"]]:
-    """Mean, standard deviation and largest size of each feature (Chan, Golub & LeVeque 1983: block by block)."""
+def _moments(x: Features) -> _Moments:
+    """Of all jets, block by block (Chan, Golub & LeVeque 1983); ValueError if one is NaN or infinite."""
     width = x.shape[1]
-    jets, mean, squares, largest = 0, np.zeros(width), np.zeros(width), np.zeros(width)
+    jets, mean, squares = 0, np.zeros(width), np.zeros(width)
+    least, most = np.full(width, np.inf), np.full(width, -np.inf)
     bad = 0
     for rows in slices(len(x), width):
         block = x[rows].astype(np.float64)
@@ -262,7 +274,7 @@ def _moments(x: Features) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " 
         if bad:
             continue
         centre = block.mean(axis=0)
-        largest = np.maximum(largest, np.maximum(block.max(axis=0), -block.min(axis=0)))
+        least, most = np.minimum(least, block.min(axis=0)), np.maximum(most, block.max(axis=0))
         block -= centre
         share = len(block) / (jets + len(block))
         squares += np.einsum("rd,rd->d", block, block) + (centre - mean) ** 2 * jets * share
@@ -270,4 +282,4 @@ def _moments(x: Features) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " 
         jets += len(block)
     if bad:
         raise ValueError(f"the features of {bad} jets are NaN or infinite")
-    return mean, np.sqrt(squares / jets), largest
+    return _Moments(mean, np.sqrt(squares / jets), least, most)

@@ -1,7 +1,8 @@
-"""Fit a network to labels by gradient descent: one loop for the small MLP, the supervised taggers and fine-tuning.
+"""Fit networks by gradient descent: one loop for the small MLP, the supervised taggers, fine-tuning and autoencoders.
 
-A `Model` is a frozen dataclass of settings with two pure functions. Its inputs are any pytree of arrays whose first
-axis counts jets: a table of features, padded constituents, images.
+`minimise` takes any loss; `fit` a `Model` and labels. A `Model` is a frozen dataclass of settings with two pure
+functions. Its inputs are any pytree of arrays whose first axis counts jets: a table of features, padded constituents,
+images.
 
 Shapes: B jets, H held-out jets, C classes, R rows.
 """
@@ -25,6 +26,9 @@ Inputs: TypeAlias = Any
 Labels: TypeAlias = Int[np.ndarray, " B"]
 HeldOutLabels: TypeAlias = Int[np.ndarray, " H"]
 Penalty: TypeAlias = Callable[[Float[Array, "B C"], Int[Array, " B"], Float[Array, " B"]], Float[Array, ""]]
+Loss: TypeAlias = Callable[[Params, Any, Key[Array, ""]], Float[Array, ""]]
+"""Mean loss of a batch, from parameters, the batch and a key. Hashable: a program is compiled once a loss."""
+History: TypeAlias = list[tuple[int, float, float]]
 
 SCORED_JETS = 1024
 """Jets scored at once; the last piece is filled up, so that one compilation serves all."""
@@ -53,7 +57,7 @@ class Training:
     """How a model is fitted: AdamW, a rate that rises over the first twentieth and falls like a cosine.
 
     The weights that are kept are a running mean over the last steps. With held-out jets the best of `checks` moments
-    is kept, by their cross-entropy, and `patience` moments without a better one end the fit; without, the last one is.
+    is kept, by their loss, and `patience` moments without a better one end the fit; without, the last one is.
     """
 
     steps: int = 1000
@@ -80,7 +84,7 @@ class Trained:
 
     model: Model
     params: Params
-    history: list[tuple[int, float, float]] = field(default_factory=list)
+    history: History = field(default_factory=list)
 
     def logits(self, inputs: Inputs) -> Float[np.ndarray, "B C"]:
         """Logits of each class for any number of jets; raises ValueError if one is NaN or infinite."""
@@ -148,38 +152,76 @@ def fit(
     # Rows are taken on the host: arrays that lie on an accelerator are fetched once, not at every step.
     inputs, labels = jax.tree.map(np.asarray, inputs), np.asarray(labels)
     jets = count(inputs)
-    learned = np.arange(jets) if rows is None else rows
-    if not jets or not len(learned):
+    if not jets:
         raise ValueError(f"{model.name} cannot be fitted to no jets")
-    batch = min(training.batch, len(learned))
-    key = jax.random.key(training.seed)
-    params = model.init(jax.random.fold_in(key, 0), take(inputs, np.arange(1))) if start is None else start
+    key = jax.random.fold_in(jax.random.key(training.seed), 0)
+    params = model.init(key, take(inputs, np.arange(1))) if start is None else start
     aux = np.zeros(jets, np.float32) if aux is None else np.asarray(aux, np.float32)
     _check(model, params, inputs, labels, held_out, aux)
+
+    def judged(params: Params) -> float:
+        return cross_entropy(Trained(model, params).logits(held_out[0]), held_out[1]) if held_out else math.nan
+
+    params, history = minimise(
+        _labelled(model, penalty),
+        (inputs, labels.astype(np.int32), aux),
+        params,
+        training,
+        name=model.name,
+        rows=rows,
+        judge=judged if held_out else None,
+        rates=rates,
+        progress=progress,
+    )
+    return Trained(model, params, history)
+
+
+def minimise(
+    loss: Loss,
+    data: Any,
+    start: Params,
+    training: Training,
+    *,
+    name: str,
+    rows: Int[np.ndarray, " R"] | None = None,
+    judge: Callable[[Params], float] | None = None,
+    rates: Params | None = None,
+    progress: Callable[[int], None] = lambda steps: None,
+) -> tuple[Params, History]:
+    """Parameters from `start` on that make a loss over batches of `data` small, and (step, loss, judge's or NaN).
+
+    `data` is a pytree of arrays whose first axis counts jets. `judge` is the loss on held-out jets by which the moment
+    is chosen. `rows` and `rates` as for `fit`; `name` is what errors call the network.
+
+    Raises ValueError where there are no jets or the loss is not finite.
+    """
+    learned = np.arange(count(data)) if rows is None else rows
+    if not len(learned):
+        raise ValueError(f"{name} cannot be fitted to no jets")
+    batch, key = min(training.batch, len(learned)), jax.random.key(training.seed)
     # The step gives its buffers back; what the caller handed in must stay alive.
-    params = jax.tree.map(lambda x: jnp.array(x, jnp.float32), params)
+    params = jax.tree.map(lambda x: jnp.array(x, jnp.float32), start)
     rates = jax.tree.map(lambda x: 1.0, params) if rates is None else rates
-    optimiser, update = _updater(model, training.weight_decay, training.clip, penalty)
+    optimiser, update = compiled_step(loss, training.weight_decay, training.clip)
     mean, state = jax.tree.map(jnp.copy, params), optimiser.init(params)
-    record, losses = _Record(model, held_out), []
+    record, losses = _Record(judge), []
     checks = set(np.linspace(0, training.steps, training.checks + 1).round().astype(int).tolist()) - {0}
-    for i, drawn in enumerate(_batches(len(learned), batch, training.steps, training.seed)):
-        taken = learned[drawn]
+    for i, drawn in enumerate(batches(len(learned), batch, training.steps, training.seed)):
         # Python floats, always: numpy's count as another type, and the step would be compiled again.
-        lr, keep = _rate(training, i), min(float(training.averaged), (1 + i) / (10 + i))
-        piece = take(inputs, taken), labels[taken].astype(np.int32), aux[taken]
-        params, mean, state, loss = update(params, mean, state, piece, key, i + 1, rates, lr, keep)
-        losses.append(loss)
+        lr, keep = rate(training, i), min(float(training.averaged), (1 + i) / (10 + i))
+        piece = take(data, learned[drawn])
+        params, mean, state, found = update(params, mean, state, piece, key, i + 1, rates, lr, keep)
+        losses.append(found)
         progress(1)
         if i + 1 not in checks:
             continue
         seen, losses = float(np.mean([np.asarray(x) for x in losses])), []
         if not math.isfinite(seen):
-            raise ValueError(f"the loss of {model.name} is NaN or infinite by step {i + 1}{_reason(inputs)}")
+            raise ValueError(f"the loss of {name} is NaN or infinite by step {i + 1}{_reason(data)}")
         record.add(i + 1, seen, mean)
         if record.worse == training.patience:
             break
-    return Trained(model, jax.tree.map(np.asarray, mean) if record.best is None else record.best, record.history)
+    return (jax.tree.map(np.asarray, mean) if record.best is None else record.best), record.history
 
 
 def cross_entropy(logits: Float[np.ndarray, "B C"], labels: Labels) -> float:
@@ -193,18 +235,17 @@ def cross_entropy(logits: Float[np.ndarray, "B C"], labels: Labels) -> float:
 class _Record:
     """How a fit went: its history, the best weights on held-out jets, and the checks since that were no better."""
 
-    model: Model
-    held_out: tuple[Inputs, HeldOutLabels] | None
-    history: list[tuple[int, float, float]] = field(default_factory=list)
+    judge: Callable[[Params], float] | None
+    history: History = field(default_factory=list)
     best: Params | None = None
     best_loss: float = math.inf
     worse: int = 0
 
     def add(self, step: int, seen: float, params: Params) -> None:
-        """A check after `step` steps: mean cross-entropy `seen` in training since the last one, weights now."""
+        """A check after `step` steps: mean loss `seen` in training since the last one, weights now."""
         loss = math.nan
-        if self.held_out is not None:
-            loss = cross_entropy(Trained(self.model, params).logits(self.held_out[0]), self.held_out[1])
+        if self.judge is not None:
+            loss = self.judge(params)
             self.worse = 0 if loss < self.best_loss else self.worse + 1
             if not self.worse:
                 self.best, self.best_loss = jax.tree.map(np.asarray, params), loss
@@ -235,13 +276,13 @@ def _check(
         raise ValueError(f"aux must be one number a jet, got {len(aux)} for {len(labels)} jets")
 
 
-def _reason(inputs: Inputs) -> str:
+def _reason(data: Any) -> str:
     """What to say of a loss that is not finite; looked for only then, for a table may be large."""
-    bad = [not np.isfinite(leaf).all() for leaf in jax.tree.leaves(inputs)]
+    bad = [not np.isfinite(leaf).all() for leaf in jax.tree.leaves(data)]
     return ": so are some of the inputs" if any(bad) else "; lower its peak_lr"
 
 
-def _batches(jets: int, batch: int, steps: int, seed: int) -> Iterator[Int[np.ndarray, " R"]]:
+def batches(jets: int, batch: int, steps: int, seed: int) -> Iterator[Int[np.ndarray, " R"]]:
     """Rows of each step: whole shuffled passes, what is left of a pass goes before the next one."""
     rng = np.random.default_rng(seed)
     waiting = np.zeros(0, np.int64)
@@ -252,7 +293,8 @@ def _batches(jets: int, batch: int, steps: int, seed: int) -> Iterator[Int[np.nd
         waiting = waiting[batch:]
 
 
-def _rate(training: Training, step: int) -> float:
+def rate(training: Training, step: int) -> float:
+    """Learning rate of a step: up over the first twentieth, then down like a cosine."""
     warmup = max(1, training.steps // 20)
     if step < warmup:
         return training.peak_lr * (step + 1) / warmup
@@ -265,17 +307,24 @@ def _predictor(model: Model) -> Callable[[Params, Inputs], Float[Array, "B C"]]:
 
 
 @functools.lru_cache(maxsize=32)
-def _updater(model: Model, weight_decay: float, clip: float, penalty: Penalty | None) -> tuple[Any, Callable[..., Any]]:
-    """The optimiser without its rate, and the compiled step; rates come in as numbers, so few labels and many share."""
-    optimiser = optax.chain(
-        optax.clip_by_global_norm(clip), optax.scale_by_adam(), optax.add_decayed_weights(weight_decay)
-    )
+def _labelled(model: Model, penalty: Penalty | None) -> Loss:
+    """Cross-entropy of (inputs, labels, aux), and the penalty; one object a model, so that it is compiled once."""
 
     def loss_of(params: Params, piece: Any, key: Key[Array, ""]) -> Float[Array, ""]:
         inputs, labels, aux = piece
         logits = model.apply(params, inputs, key)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         return loss if penalty is None else loss + penalty(logits, labels, aux)
+
+    return loss_of
+
+
+@functools.lru_cache(maxsize=32)
+def compiled_step(loss_of: Loss, weight_decay: float, clip: float) -> tuple[Any, Callable[..., Any]]:
+    """The optimiser without its rate, and the compiled step; rates come in as numbers, so few labels and many share."""
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(clip), optax.scale_by_adam(), optax.add_decayed_weights(weight_decay)
+    )
 
     @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
     def update(

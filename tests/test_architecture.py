@@ -28,7 +28,7 @@ def test_augmentations_and_probes_know_nothing_of_the_others() -> None:
 
 
 # Networks and polynomials; all other probes are numpy, and quick to import.
-WITH_JAX = ("probes.training", "probes.mlp", "probes.disco", "probes.observables", "probes.efp", "probes.taggers")
+WITH_JAX = tuple(f"probes.{name}" for name in ("training", "mlp", "disco", "observables", "efp", "taggers", "anomaly"))
 
 
 def test_probes_other_than_networks_do_not_import_jax() -> None:
@@ -44,7 +44,8 @@ def test_nobody_imports_configs_or_tests() -> None:
 def test_haiku_stays_inside_the_encoder_and_the_networks_of_probes() -> None:
     found = GRAPH.find_modules_that_directly_import("haiku")
     assert {module for module in found if not module.startswith("probes.")} == {"jetclr.encoder"}
-    assert all(module.startswith(("probes.mlp", "probes.taggers")) for module in found - {"jetclr.encoder"})
+    mine = ("probes.mlp", "probes.taggers", "probes.anomaly")
+    assert all(module.startswith(mine) for module in found - {"jetclr.encoder"})
 
 
 @pytest.mark.parametrize("module", ["fitting", "finetune", "representations", "baselines", "jets", "suite"])

@@ -5,6 +5,7 @@ are left as they were. Names and labels are shown as they are, never read as mat
 figures of a page if they are given the same `colours` (see `palette`), or the same `looks`.
 """
 
+from probes.plots.anomaly import bump, signal_shares, significance_improvements
 from probes.plots.comparing import (
     Band,
     Reliability,
@@ -32,6 +33,7 @@ __all__ = [
     "Look",
     "Reliability",
     "Spectrum",
+    "bump",
     "curves",
     "divergence",
     "dots",
@@ -46,6 +48,8 @@ __all__ = [
     "rejections",
     "reliability",
     "roc",
+    "signal_shares",
+    "significance_improvements",
     "similarities",
     "similarity",
     "style",

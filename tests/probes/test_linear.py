@@ -388,3 +388,10 @@ def test_lda_refuses_parts_of_its_shrinkage_that_cannot_be() -> None:
     for parts in ((), (1.5,), (0.1, -0.1)):
         with pytest.raises(ValueError, match="between 0 and 1"):
             fit_lda(x, y, parts=parts)
+
+
+def test_a_constant_feature_never_varies_whatever_rounding_says() -> None:
+    """The mean of 400 copies of 0.1 is not 0.1 in float64."""
+    x = np.random.default_rng(0).normal(size=(400, 3))
+    x[:, 1] = 0.1
+    assert tables.Standardised.of(x).varies.tolist() == [True, False, True]

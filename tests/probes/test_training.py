@@ -117,7 +117,7 @@ def test_compiled_once_for_all_rates():
     model = Straight(noise=0.125)
     fit(model, x, y, PLAIN)
     fit(model, x, y, replace(PLAIN, steps=50, peak_lr=1, averaged=0))
-    assert training._updater(model, PLAIN.weight_decay, PLAIN.clip, None)[1]._cache_size() == 1
+    assert training.compiled_step(training._labelled(model, None), PLAIN.weight_decay, PLAIN.clip)[1]._cache_size() == 1
 
 
 def test_best_moment_on_held_out_jets_is_kept_and_patience_ends_the_fit():
@@ -199,7 +199,7 @@ def test_few_jets(jets):
 
 
 def test_every_jet_once_in_a_pass():
-    rows = np.concatenate(list(training._batches(10, 4, 15, seed=3)))
+    rows = np.concatenate(list(training.batches(10, 4, 15, seed=3)))
     for end in range(20, 61, 20):  # where five steps end, two passes do
         assert (np.bincount(rows[:end], minlength=10) == end / 10).all()
     assert len(set(rows[:8])) == 8
