@@ -15,9 +15,14 @@ def baseline(name: BaselineName, suite: Suite) -> HandBuilt:
         refuse_label_columns(suite.extras, name)
         return HandBuilt(name, _raw, {}, suite.constituents, suite.extras)
     if name == "observables":
-        return HandBuilt("mass, multiplicity, N-subjettiness", _observables, {}, suite.constituents)
+        return observables(suite.constituents)
     edges = suite.efp_edges
     return HandBuilt(f"EFP d<={edges}", _efps(edges), {"edges": edges}, suite.constituents)
+
+
+def observables(constituents: int) -> HandBuilt:
+    """Mass, multiplicity and N-subjettiness of a jet."""
+    return HandBuilt("mass, multiplicity, N-subjettiness", _observables, {}, constituents)
 
 
 def _raw(pt: np.ndarray, eta: np.ndarray, phi: np.ndarray, mask: np.ndarray, **extras: np.ndarray) -> Table:

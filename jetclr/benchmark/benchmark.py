@@ -17,6 +17,7 @@ from jetclr.benchmark.embeddings import open_embeddings
 from jetclr.benchmark.finetune import FINE_TUNED, FROM_SCRATCH
 from jetclr.benchmark.fitting import DISCO, RIDGE, Task, draw_labels
 from jetclr.benchmark.jets import open_development
+from jetclr.benchmark.names import called, short_names
 from jetclr.benchmark.panel import Measured, Panel, fingerprint
 from jetclr.benchmark.representations import (
     ON_JETS,
@@ -59,7 +60,7 @@ def run_benchmark(
     start = time.monotonic()
     cache = Cache(workdir / "cache")
     by_hand = [baseline(name, suite) for name in suite.baselines]
-    names = _names(runs, {*(r.name for r in by_hand), *suite.taggers})
+    names = short_names(runs, {*(r.name for r in by_hand), *suite.taggers})
     pairs = [open_pair(path, which, name) for path, name in zip(runs, names, strict=True)]
     notes = _refuse_leaks(suite, [trained for trained, _ in pairs])
     development = open_development(
@@ -74,7 +75,7 @@ def run_benchmark(
     panel = Panel(suite, development, sealed, cache, _data_key(suite), elsewhere)
     for labels in _counts(panel):
         draw_labels(development, suite, Task("", "", labels))  # which tells of too few before anything is fitted
-    taken = {*(name for run in names for name in _called(run)), *(r.name for r in by_hand), *suite.taggers}
+    taken = {*(name for run in names for name in called(run)), *(r.name for r in by_hand), *suite.taggers}
     files = _open_files(embeddings, suite, taken)
     untrained = {_identity(control): control for _, control in pairs}
     notes += _left_out(panel)
@@ -266,21 +267,6 @@ def _facts(panel: Panel, found: _Found, notes: Sequence[str], start: float) -> r
         time.monotonic() - start,
         tuple(notes),
     )
-
-
-def _names(runs: Sequence[Path], taken: set[str]) -> list[str]:
-    """Short names of runs: their folder, with as much of the path before it as tells them from all others."""
-    for depth in range(1, 9):
-        names = ["/".join(path.resolve().parts[-depth:]) for path in runs]
-        called = [name for run in names for name in _called(run)]
-        if len({*called, *taken}) == len(called) + len(taken):
-            return names
-    raise UserError("a run was named twice; name each once")
-
-
-def _called(run: str) -> tuple[str, ...]:
-    """All that is shown of a run."""
-    return run, *(f"{run} {what}" for what in ("untrained", FINE_TUNED, FROM_SCRATCH))
 
 
 def _identity(representation: Any) -> str:

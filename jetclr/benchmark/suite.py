@@ -100,15 +100,11 @@ _NAMED = {
 def find_suite(name: str, data: Path | None, scratch: Path) -> Suite:
     """The suite called `name`, on the stores or public files train, val and test in the folder `data`.
 
-    `name` is toptag, jetclass, qg, or a Python file that sets `suite = Suite(...)`, which names its stores itself.
-    Files are converted once, into `scratch`. Raises UserError for a name or a folder without what is needed.
+    `name` is toptag, jetclass or qg. Files are converted once, into `scratch`. Raises UserError for a name or a folder
+    without what is needed.
     """
-    if name.endswith(".py"):
-        if data is not None:
-            raise UserError("--data is for the named suites; a suite file names its stores itself")
-        return _from_file(Path(name))
     if name not in _NAMED:
-        raise UserError(f"there is no suite {name!r}; known are {', '.join(_NAMED)}, or a Python file NAME.py")
+        raise UserError(f"there is no suite {name!r}; known are {', '.join(_NAMED)}, anomaly, or a Python file NAME.py")
     folder = Path("stores") / name if data is None else data
     if not folder.is_dir():
         raise UserError(f"there is no data folder {folder}; name one that holds train, val and test with --data")
@@ -176,7 +172,8 @@ def _converted(file: Path, out: Path) -> Path:
     return out
 
 
-def _from_file(path: Path) -> Suite:
+def suite_from_file(path: Path, kinds: tuple[type[Any], ...] = (Suite,)) -> Any:
+    """The `suite` that a Python file sets, of one of `kinds`; raises UserError naming what is wrong with it."""
     if not path.is_file():
         raise UserError(f"there is no suite file {path}")
     try:
@@ -185,6 +182,7 @@ def _from_file(path: Path) -> Suite:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         place = f"{path}, line {lines[-1]}" if lines else str(path)
         raise UserError(f"{place}: {type(error).__name__}: {error}") from None
-    if not isinstance(suite, Suite):
-        raise UserError(f"{path} must set `suite = Suite(...)`; it sets {type(suite).__name__}")
+    if not isinstance(suite, kinds):
+        expected = " or ".join(f"`suite = {kind.__name__}(...)`" for kind in kinds)
+        raise UserError(f"{path} must set {expected}; it sets {type(suite).__name__}")
     return suite

@@ -1,5 +1,6 @@
 """Verbs about a finished run: embed, probe, report, benchmark."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -111,6 +112,7 @@ def benchmark(
     label_counts: tuple[int, ...] | None = None,
     draws: int | None = None,
     finetune: bool | None = None,
+    heads: tuple[str, ...] | None = None,
     checkpoint: Which = "latest",
 ) -> None:
     """Compare representations: probes, label efficiency, fine-tuning, invariance, robustness, beside all baselines.
@@ -119,8 +121,10 @@ def benchmark(
 
     Args:
         runs: Pretraining runs.
-        suite: toptag, jetclass, qg, or a Python file that sets `suite = Suite(...)`.
-        data: Folder with stores or public files train, val and test; stores/SUITE if not given.
+        suite: toptag, jetclass, qg; anomaly for anomaly heads and searches; or a Python file that sets
+            `suite = Suite(...)` or `suite = AnomalySuite(...)`.
+        data: Folder with stores or public files train, val and test (anomaly: NAME-train, NAME-test, dijet-background,
+            dijet-signal); stores/SUITE if not given.
         embeddings: HDF5 files of embeddings, a row for every training, validation and test jet, in this order.
         shifted: NAME=STORE: other test jets, such as those of another generator tune.
         workdir: Folder for the results and all that is kept between calls; runs/benchmark-SUITE if not given.
@@ -129,17 +133,38 @@ def benchmark(
         label_counts: Instead of the suite's numbers of labelled jets.
         draws: Instead of the suite's number of draws of labelled jets.
         finetune: Whether encoders are trained on labels too.
+        heads: Of anomaly suites: only these anomaly heads.
         checkpoint: Of the runs: the newest, the one with the best validation probe, or that of a step.
     """
-    from jetclr.benchmark.benchmark import run_benchmark
-    from jetclr.benchmark.suite import changed, find_suite
-    from jetclr.benchmark.writing import write_results
+    from jetclr.anomaly.suite import NAME, AnomalySuite, find_anomaly_suite
+    from jetclr.benchmark.suite import Suite, changed, find_suite, suite_from_file
 
+    folder = workdir or Path("runs") / f"benchmark-{Path(suite).stem}"
+    if suite.endswith(".py") and data is not None:
+        raise UserError("--data is for the named suites; a suite file names its stores itself")
+    found: Suite | AnomalySuite
+    if suite.endswith(".py"):
+        found = suite_from_file(Path(suite), (Suite, AnomalySuite))
+    else:
+        found = find_anomaly_suite(data) if suite == NAME else find_suite(suite, data, folder / "stores")
+    if isinstance(found, AnomalySuite):
+        if embeddings or shifted or any(x is not None for x in (baselines, taggers, label_counts, draws, finetune)):
+            raise UserError("an anomaly suite compares heads on runs; of the other options it takes --heads")
+        from jetclr.anomaly.benchmark import run_anomaly_benchmark
+        from jetclr.anomaly.writing import write_anomaly_results
+
+        asked = found if heads is None else replace(found, heads=heads)
+        write_anomaly_results(run_anomaly_benchmark(asked, runs, folder, which=checkpoint), folder)
+        return
+    if heads is not None:
+        raise UserError("--heads is for anomaly suites")
     if not runs and not embeddings:
         raise UserError("benchmark needs a run, or a file of --embeddings")
-    folder = workdir or Path("runs") / f"benchmark-{Path(suite).stem}"
+    from jetclr.benchmark.benchmark import run_benchmark
+    from jetclr.benchmark.writing import write_results
+
     chosen = changed(
-        find_suite(suite, data, folder / "stores"),
+        found,
         shifted=shifted,
         baselines=baselines,
         taggers=taggers,

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from jetclr.benchmark import panel as panels
-from jetclr.benchmark.benchmark import _names, run_benchmark
+from jetclr.benchmark.benchmark import run_benchmark
 from jetclr.benchmark.fitting import fit_task
 from jetclr.benchmark.jets import Development
+from jetclr.benchmark.names import short_names
 from jetclr.benchmark.results import Benchmark
 from jetclr.benchmark.suite import Suite
 from jetclr.cli import main
@@ -257,7 +258,7 @@ def test_too_few_labels_of_a_class_are_told_before_anything_is_fitted(
 
 def test_names_tell_all_representations_apart() -> None:
     runs = [Path("/x/a/transformer"), Path("/x/b/mine")]
-    assert _names(runs, set()) == ["transformer", "mine"]
-    assert _names(runs, {"transformer", "PFN"}) == ["a/transformer", "b/mine"]
-    assert _names([Path("/x/a/mine"), Path("/x/b/mine")], set()) == ["a/mine", "b/mine"]
-    assert _names([Path("/x/a/mine"), Path("/x/b/mine untrained")], set()) == ["a/mine", "b/mine untrained"]
+    assert short_names(runs, set()) == ["transformer", "mine"]
+    assert short_names(runs, {"transformer", "PFN"}) == ["a/transformer", "b/mine"]
+    assert short_names([Path("/x/a/mine"), Path("/x/b/mine")], set()) == ["a/mine", "b/mine"]
+    assert short_names([Path("/x/a/mine"), Path("/x/b/mine untrained")], set()) == ["a/mine", "b/mine untrained"]

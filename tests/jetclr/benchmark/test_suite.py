@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from jetclr.benchmark.suite import Suite, changed, find_suite
+from jetclr.benchmark.suite import Suite, changed, find_suite, suite_from_file
+from jetclr.cli import main
 from jetclr.data.store import Store
 from jetclr.errors import UserError
 
@@ -72,21 +73,22 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a store train"):
         find_suite("toptag", tmp_path, tmp_path)
     with pytest.raises(UserError, match="there is no suite file"):
-        find_suite("gone.py", None, tmp_path)
+        suite_from_file(Path("gone.py"))
 
 
-def suite_file(path: Path, text: str) -> str:
+def suite_file(path: Path, text: str) -> Path:
     path.write_text(text)
-    return str(path)
+    return path
 
 
 def test_a_suite_file(tmp_path: Path) -> None:
     text = "from jetclr.benchmark.suite import Suite\nsuite = Suite('mine', ('a',), ('b',), ('c',), draws=2)"
-    assert find_suite(suite_file(tmp_path / "s.py", text), None, tmp_path) == Suite(
-        "mine", ("a",), ("b",), ("c",), draws=2
-    )
-    with pytest.raises(UserError, match="names its stores itself"):
-        find_suite(str(tmp_path / "s.py"), tmp_path, tmp_path)
+    assert suite_from_file(suite_file(tmp_path / "s.py", text)) == Suite("mine", ("a",), ("b",), ("c",), draws=2)
+
+
+def test_a_suite_file_names_its_stores_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", "run", "--suite", "s.py", "--data", str(tmp_path)]) == 1
+    assert "names its stores itself" in capsys.readouterr().err
 
 
 ABC = "suite = Suite('m', ('a',), ('b',), ('c',)"
@@ -105,7 +107,7 @@ ABC = "suite = Suite('m', ('a',), ('b',), ('c',)"
 )
 def test_bad_suite_files_end_in_a_sentence(text: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=told):
-        find_suite(suite_file(tmp_path / "s.py", f"from jetclr.benchmark.suite import Suite\n{text}"), None, tmp_path)
+        suite_from_file(suite_file(tmp_path / "s.py", f"from jetclr.benchmark.suite import Suite\n{text}"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Anomaly detection on runs: heads fitted on frozen embeddings or on jets, kept, scored, and compared."""
