@@ -160,7 +160,7 @@ def alone_with_anomalies(objective: Objective) -> Trajectory:
     ("objective", "shape", "chunks"),
     [
         (NTXent(0.2), Devices(2), 4),
-        (SPREAD, Devices(8), 1),
+        pytest.param(SPREAD, Devices(8), 1, marks=pytest.mark.slow),
         pytest.param(NTXent(0.2), Devices(8), 1, marks=pytest.mark.slow),
         pytest.param(SPREAD, Devices(2, 2), 1, marks=pytest.mark.slow),
     ],
@@ -265,7 +265,11 @@ def test_in_chunks_too(layout: Layout | None) -> None:
 
 @pytest.mark.parametrize(
     ("objective", "gathers"),
-    [(NTXent(), [96, 96, 96 * 8]), (AnomCLR(others=True), [64, 64 * 8]), (AnomCLR(), [64 * 8])],
+    [
+        (NTXent(), [96, 96, 96 * 8]),
+        pytest.param(AnomCLR(others=True), [64, 64 * 8], marks=pytest.mark.slow),
+        pytest.param(AnomCLR(), [64 * 8], marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_anomalous_views_are_gathered_only_where_they_are_negatives_of_all(
