@@ -32,7 +32,7 @@ class Events:
     """The one of these at which everything is compared, with more seeds and a bump hunt."""
     seeds: int = 3
     """Draws of signal events and seeds of training at `main`; one elsewhere."""
-    kept: tuple[float, ...] = (0.01,)
+    kept: tuple[float, ...] = (0.01, 0.003)
     """Shares of events, with the highest scores, in which a bump is hunted."""
 
     def __post_init__(self) -> None:
