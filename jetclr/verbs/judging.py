@@ -136,6 +136,8 @@ def benchmark(
         heads: Of anomaly suites: only these anomaly heads.
         checkpoint: Of the runs: the newest, the one with the best validation probe, or that of a step.
     """
+    if not runs and not embeddings:
+        raise UserError("benchmark needs a run, or a file of --embeddings")
     from jetclr.anomaly.suite import NAME, AnomalySuite, find_anomaly_suite
     from jetclr.benchmark.suite import Suite, changed, find_suite, suite_from_file
 
@@ -158,8 +160,6 @@ def benchmark(
         return
     if heads is not None:
         raise UserError("--heads is for anomaly suites")
-    if not runs and not embeddings:
-        raise UserError("benchmark needs a run, or a file of --embeddings")
     from jetclr.benchmark.benchmark import run_benchmark
     from jetclr.benchmark.writing import write_results
 

@@ -107,7 +107,9 @@ def test_killing_one_process_ends_the_other_and_both_resume(tmp_path: Path, stor
     assert read_metrics(workdir)[-1]["step"] > 10
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_one_process_stops_all_at_the_same_step(
     tmp_path: Path, stores: dict[str, Path], number: signal.Signals, status: int
 ) -> None:

@@ -74,7 +74,9 @@ def assert_same(a: Trajectory, b: Trajectory, rtol: float) -> None:
             np.testing.assert_allclose(x[name], y[name], rtol=1e-3, err_msg=f"{name} of step {step}")
 
 
-@pytest.mark.parametrize("shape", [Devices(2), Devices(8), Devices(2, 4), Devices(1, 8)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [Devices(2), Devices(8), Devices(2, 4), pytest.param(Devices(1, 8), marks=pytest.mark.slow)], ids=str
+)
 def test_loss_and_gradient_do_not_depend_on_the_devices(shape: Devices) -> None:
     config = tiny(steps=STEPS)
     mesh = sharding.make_mesh(shape, config.batch)
