@@ -173,6 +173,7 @@ def test_processes_with_other_settings_are_refused(tmp_path: Path, stores: dict[
     assert said(err)[0].startswith("jetclr: process 1: all processes of a run take the same settings")
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_first_step_of_a_resumed_run_stops_it(tmp_path: Path, stores: dict[str, Path]) -> None:
     """While the processes restore and compile: the runtime must not wait for a step long past."""
     workdir = tmp_path / "run"
@@ -188,6 +189,7 @@ def test_a_signal_before_the_first_step_of_a_resumed_run_stops_it(tmp_path: Path
     assert open_run(workdir).step < 1000
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_one_process_cannot_read_is_passed_over_by_both(
     tmp_path: Path, stores: dict[str, Path]
 ) -> None:
