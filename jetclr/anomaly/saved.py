@@ -1,7 +1,6 @@
 """A fitted head with the encoder that its features come from, in one file that scores new jets. Nothing is executed."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from jetclr import __version__, encoder, step
 from jetclr import config as configs
 from jetclr.benchmark.jets import Part
 from jetclr.benchmark.representations import ON_JETS, Encoded, OnConstituents
-from jetclr.data.store import Store, make_parent
+from jetclr.data.store import Store, make_parent, replacing
 from jetclr.errors import UserError
 from probes import taggers
 from probes.anomaly import files, networks
@@ -60,14 +59,11 @@ def save_head(path: Path, head: SavedHead) -> None:
     elif head.seen is not None:
         meta["constituents"] = head.seen.constituents
     make_parent(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        files.save(partial, head.detector, meta=meta, arrays=arrays)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            files.save(partial, head.detector, meta=meta, arrays=arrays)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def open_head(path: Path) -> SavedHead:

@@ -6,7 +6,6 @@ arrays, with its other values as JSON among them; nothing in it is ever executed
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jetclr import __version__
+from jetclr.data.store import replacing
 from jetclr.errors import UserError
 
 REVISION = 1
@@ -75,12 +75,7 @@ class Cache:
     def keep(self, task: Mapping[str, Any], entry: Entry) -> None:
         """Keep a result, whole or not at all."""
         path = self._path(task)
-        partial = path.with_name(f".{path.stem}.{os.getpid()}.partial")
         values = np.frombuffer(json.dumps(entry.values).encode(), np.uint8)
-        try:
-            with partial.open("wb") as file:
-                arrays: dict[str, Any] = {_VALUES: values, **entry.arrays}
-                np.savez(file, **arrays)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as partial, partial.open("wb") as file:
+            arrays: dict[str, Any] = {_VALUES: values, **entry.arrays}
+            np.savez(file, **arrays)

@@ -4,7 +4,6 @@ A run and what belongs to it have one colour in all of them, and their kinds dif
 many representations, a figure shows those of `selection.featured`; the tables have all.
 """
 
-import os
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from jetclr.benchmark.results import Benchmark, Calibration, Curve, Efficiency, Kind, Score, Sculpting
 from jetclr.benchmark.rows import probe_name
 from jetclr.benchmark.selection import chosen, control_of, featured, in_order, run_of, several_layers
-from jetclr.data.store import make_parent
+from jetclr.data.store import make_parent, replacing
 from jetclr.errors import UserError
 from probes import plots
 from probes.plots import Band, Look, Reliability, Spectrum
@@ -74,15 +73,11 @@ def write_drawings(drawings: Sequence[Drawing], folder: Path) -> list[Path]:
         ):
             path = folder / f"{drawing.name}.{ending}"
             make_parent(path)
-            partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
             try:
-                with plots.style():
+                with replacing(path) as partial, plots.style():
                     drawing.figure.savefig(partial, format=ending, **settings)
-                partial.replace(path)
             except OSError as error:
                 raise UserError(f"{path} cannot be written: {error.strerror}") from None
-            finally:
-                partial.unlink(missing_ok=True)
             written.append(path)
     return written
 

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 import types
 import typing
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from jetclr.benchmark.results import Benchmark
-from jetclr.data.store import make_parent
+from jetclr.data.store import make_parent, write_whole
 from jetclr.errors import UserError
 
 
@@ -20,14 +19,10 @@ def write_json(results: Any, path: Path) -> None:
     """Write a dataclass of results to `path`; raises UserError if it holds NaN or infinity, or cannot be written."""
     text = json.dumps(plain(results, type(results).__name__), indent=1) + "\n"
     make_parent(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, text)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Benchmark:

@@ -135,12 +135,8 @@ class NetworkHead(Preparing):
     def restore(self, state: State) -> NetworkDetector:
         """Raises ValueError where arrays are missing or do not fit together."""
         prepared = self.prepared(below(state, PREPARED))
-        shaped = jax.eval_shape(self.objective.codec.init, jax.random.key(0), np.zeros((1, prepared.width), np.float32))
-        like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shaped)
-        params = jax.tree.map(lambda x: np.asarray(x, np.float32), restored(state, like, CODEC))
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
-            raise ValueError(f"parameters of {self.name} are NaN or infinite")
-        return NetworkDetector(self, prepared, params)
+        like = jax.eval_shape(self.objective.codec.init, jax.random.key(0), np.zeros((1, prepared.width), np.float32))
+        return NetworkDetector(self, prepared, restored(state, like, CODEC))
 
 
 @dataclass(frozen=True)
