@@ -1,9 +1,6 @@
 """The run folder: made, found again, held while training in it, and opened for reading. Opening executes nothing."""
 
-import fcntl
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,17 +46,6 @@ def read_config(run: Path) -> Config:
     if not (run / CONFIG).is_file():
         raise UserError(f"{run} is not a run folder: it has no {CONFIG}")
     return configs.load(run / CONFIG)
-
-
-@contextmanager
-def only_process(run: Path) -> Iterator[None]:
-    """Hold the run folder while training in it; raises UserError if another process of this machine does."""
-    with open(run / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the system however the process ends
-        except BlockingIOError:
-            raise UserError(f"another process is training in {run}; wait for it, or use another --workdir") from None
-        yield
 
 
 class Run(NamedTuple):

@@ -24,6 +24,7 @@ from jetclr.checkpoint import PROBE_AUC, Checkpoints
 from jetclr.config import Config, foreign_transforms
 from jetclr.data.buckets import GROUPS, Layout, padding
 from jetclr.data.chunk import COORDINATES
+from jetclr.data.lock import only_process
 from jetclr.data.pipeline import Batch, BatchSource, Slice, check_extras, training_batches
 from jetclr.data.sampling import Sampling, selected
 from jetclr.data.store import Store
@@ -31,7 +32,7 @@ from jetclr.errors import UserError
 from jetclr.logs import Logs
 from jetclr.meter import Meter, Trace
 from jetclr.progress import no_progress, training_progress
-from jetclr.run import only_process, read_config, start_run
+from jetclr.run import read_config, start_run
 from jetclr.signals import Stopped, stop_signals
 from probes.linear import fit_logistic
 from probes.metrics import auc
@@ -124,7 +125,8 @@ def _open(config: Config, mesh: Mesh, workdir: Path, stack: ExitStack) -> tuple[
 
     def open_folder() -> None:
         start_run(workdir, config)
-        stack.enter_context(only_process(workdir))
+        busy = f"another process is training in {workdir}; wait for it, or use another --workdir"
+        stack.enter_context(only_process(workdir, busy))
 
     def see_folder() -> None:
         try:

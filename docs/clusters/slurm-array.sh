@@ -24,7 +24,7 @@ parts=$1 out=$2
 shift 2
 [ ! -e "$out" ] || fail "$out exists already"
 ending=
-case $out in *.h5 | *.parquet) ending=.${out##*.} ;; esac
+case $out in *.h5 | *.hdf5 | *.parquet | *.arrow | *.feather | *.root) ending=.${out##*.} ;; esac
 folder=$(realpath -m "$out").parts
 mkdir -p "$folder"
 

@@ -17,10 +17,10 @@ SCORE = "score"
 
 
 def score_files(head_path: Path, inputs: Sequence[Path], out: Path) -> int:
-    """Write the score of each jet beside all its columns to OUT.h5 or OUT.parquet; returns how many.
+    """Write the score of each jet beside all its columns of numbers to `out`, in the format of its ending.
 
-    `inputs` are stores, or for a head fitted on a file of embeddings one such HDF5 file. Raises UserError, and leaves
-    nothing, for a head or an input that will not do.
+    `inputs` are stores, or for a head fitted on a file of embeddings one such HDF5 file. Returns the number of jets.
+    Raises UserError, and leaves nothing, for a head or an input that will not do.
     """
     refuse_output(out)
     head = open_head(head_path)
@@ -45,7 +45,9 @@ def _score_embeddings(head: SavedHead, path: Path, out: Path) -> int:
             raise UserError(f"{head.layer!r} of {path} is no table of embeddings [jets, width]")
         jets = len(table)
         names = [k for k in file if (item := find(file, path, k)) is not None and item.ndim == 1 and len(item) == jets]
-        columns = {k: dataset(file, path, k, "embeddings") for k in names if k != SCORE}
+        if SCORE in names:
+            raise UserError(f"{path} has a column {SCORE!r} already")
+        columns = {k: dataset(file, path, k, "embeddings") for k in names}
         with new_file(out, {"jetclr_head": describe(head)}, PIECE) as sink, jet_progress("scoring", jets) as advance:
             for start in range(0, jets, PIECE):
                 rows = slice(start, min(start + PIECE, jets))

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jetclr import __version__
-from jetclr.data.columns import SHARD, SINKS, WHOLE, Described, describe, new_file, read_batches, refuse_output
+from jetclr.data.columns import FORMATS, SHARD, WHOLE, describe, new_file, read_batches, refuse_output, settings_of
 from jetclr.data.generate import joined_metadata, shared_settings
 from jetclr.data.shard import Shard
+from jetclr.data.sinks.format import Described
 from jetclr.data.store import Store, StoreWriter, refuse_existing
 from jetclr.data.units import first_difference
 from jetclr.errors import UserError
@@ -176,7 +177,7 @@ def _independent_metadata(stores: Sequence[_Opened]) -> dict[str, Any]:
 def _join_files(paths: Sequence[Path], out: Path) -> int:
     refuse_output(out)
     for path in paths:
-        if SINKS.get(path.suffix) is not SINKS[out.suffix]:
+        if FORMATS.get(path.suffix) is not FORMATS[out.suffix]:
             raise UserError(f"{path} and {out} are not of one format; parts are joined in the format they have")
     files = [(path, describe(path)) for path in paths]
     order = _in_order([_file_part(path, described) for path, described in files])
@@ -202,8 +203,7 @@ def _file_part(path: Path, described: Described) -> _Part:
         whole = json.loads(attributes[WHOLE])
         if not whole["columns"] or sorted(whole["columns"]) != sorted(described.columns):
             raise ValueError(f"it holds {', '.join(described.columns)}")
-        ours = {name.removeprefix("jetclr_"): v for name, v in attributes.items() if name not in (SHARD, WHOLE)}
-        ours["config"] = json.loads(attributes["jetclr_config"])
-        return _Part(path, Shard.parse(attributes[SHARD]), described.jets, ours | whole | {"type": described.columns})
+        shared = settings_of(attributes) | whole | {"type": described.columns}
+        return _Part(path, Shard.parse(attributes[SHARD]), described.jets, shared)
     except DAMAGED as error:
         raise UserError(f"{path} does not say rightly which part it is ({error}); make it again") from None

@@ -61,8 +61,8 @@ def score(head: Positional[Path], inputs: Annotated[Positional[Stores], tyro.con
 
     Args:
         head: What `jetclr anomaly` kept.
-        inputs: Stores to read (or one HDF5 file, for a head on embeddings), and the file to make: OUT.h5 or
-            OUT.parquet.
+        inputs: Stores to read (or one HDF5 file, for a head on embeddings), and the file to make, with the
+            ending of any format of `jetclr embed`.
     """
     if len(inputs) < 2:
         raise UserError("score needs a head, at least one store and, last, the file to make")

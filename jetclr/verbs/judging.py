@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -13,22 +13,28 @@ from jetclr.verbs import Part, Stores, Which, app
 
 @app.command
 def embed(run: Positional[Path], stores: Annotated[Positional[Stores], tyro.conf.arg(metavar="STORE... OUT")],
-          layers: tuple[str, ...] = ("embedding",), shard: Part = None,
+          layers: tuple[str, ...] = ("embedding",), columns: tuple[str, ...] = ("all",),
+          dtype: Literal["f32", "f16"] = "f32", also: Stores = (), shard: Part = None,
           checkpoint: Which = "latest") -> None:  # fmt: skip
-    """Write the frozen embeddings of all jets of stores, beside their jet-level columns.
+    """Write the frozen embeddings of all jets of stores, beside jet-level columns; the same command again resumes.
 
     Args:
         run: A pretraining run.
-        stores: Stores to read, and the file to make: OUT.h5 or OUT.parquet.
+        stores: Stores to read, and the file to make: OUT.h5, OUT.parquet, OUT.arrow, OUT.feather or OUT.root.
         layers: Which layers to write.
+        columns: Jet-level columns to write beside them: names, all or none; source, row, event and other keys always.
+        dtype: Precision that layers are written in.
+        also: More runs to embed with, in one pass over the jets; layers are then named RUN_LAYER.
         shard: Embed only part I (from 0) of N of the jets; `jetclr join` puts the parts together.
-        checkpoint: The newest, the one with the best validation probe, or that of a step.
+        checkpoint: Of each run, the newest, the one with the best validation probe, or that of a step.
     """
     if len(stores) < 2:
         raise UserError("embed needs a run, at least one store and, last, the file to make")
     from jetclr.embed import embed_store
 
-    jets, widths = embed_store(run, stores[:-1], stores[-1], layers, shard=shard, which=checkpoint)
+    jets, widths = embed_store(
+        run, stores[:-1], stores[-1], layers, also=also, columns=columns, dtype=dtype, shard=shard, which=checkpoint
+    )
     print(f"{stores[-1]}: {jets:,} jets, " + ", ".join(f"{name} [{width}]" for name, width in widths.items()))
 
 

@@ -117,7 +117,7 @@ def _words(flag: str, value: Any) -> list[str]:
 
 @app.command
 def join(paths: Annotated[Positional[Stores], tyro.conf.arg(metavar="PART... OUT")]) -> None:
-    """Join what `--shard` made, as if it had been made at once: stores, .h5 or .parquet files. Or join any stores.
+    """Join what `--shard` made, as if it had been made at once: stores, or files of embeddings. Or join any stores.
 
     Args:
         paths: The parts, in any order if `--shard` made them, and the store or file to make.

@@ -17,12 +17,13 @@ from jetclr import step, train
 from jetclr.cli import main
 from jetclr.cost import step_flops
 from jetclr.data.buckets import Layout
+from jetclr.data.lock import only_process
 from jetclr.data.store import StoreWriter
 from jetclr.errors import UserError
 from jetclr.logs import METRICS, Logs, read_metrics
 from jetclr.meter import CLOCK, Meter
 from jetclr.objectives import AnomCLR
-from jetclr.run import only_process, open_run
+from jetclr.run import open_run
 from tests.conftest import CONFIG
 from tests.processes import Training
 from tests.toys import toy_chunk
@@ -293,11 +294,11 @@ def test_a_step_before_the_first_is_refused(
 
 
 def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
-    with only_process(tmp_path):  # noqa: SIM117
-        with pytest.raises(UserError, match="another process is training in"), only_process(tmp_path):
+    with only_process(tmp_path, ""):  # noqa: SIM117
+        with pytest.raises(UserError, match="somebody is there"), only_process(tmp_path, "somebody is there"):
             pass
-    with only_process(tmp_path):  # and the folder is free again
-        pass
+    with only_process(tmp_path, "") as held:  # and the folder is free again
+        assert held
 
 
 def test_a_transform_that_is_only_a_record_is_refused_before_anything_is_made(tmp_path: Path) -> None:

@@ -90,6 +90,10 @@ def test_a_file_of_embeddings_stands_for_a_run(
     capsys.readouterr()
     assert main(["score", str(folder / "knn.npz"), str(kinds["strange"]), str(tmp_path / "c.h5")]) == 1
     assert "one HDF5 file of embeddings" in capsys.readouterr().err
+    with h5py.File(tmp_path / "new.h5", "a") as file:
+        file["score"] = file["label"][:]
+    assert main(["score", str(folder / "knn.npz"), str(tmp_path / "new.h5"), str(tmp_path / "c.h5")]) == 1
+    assert "new.h5 has a column 'score' already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
