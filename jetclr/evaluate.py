@@ -68,7 +68,7 @@ def probe_run(
     run = open_run(run_path, which)
     stores = Store(*train), Store(*test)
     _warn_of_overlap(run, train, test)
-    labels = _signal(stores)
+    labels = signal_of(stores)
     results: list[ProbeResult] = []
     sets = list(_representations(run))
     with jet_progress("probing", total=2 * len(sets), unit="fits") as advance:
@@ -159,7 +159,7 @@ def _measure(
     )
 
 
-def _signal(stores: Sequence[Store]) -> list[Int32[np.ndarray, " _"]]:
+def signal_of(stores: Sequence[Store]) -> list[Int32[np.ndarray, " _"]]:
     """Which jets of each store are signal: 0 for those of the lowest label in any of them, else 1."""
     for store in stores:
         if "label" not in store.columns:

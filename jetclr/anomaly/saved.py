@@ -79,6 +79,8 @@ def open_head(path: Path) -> SavedHead:
             seen = OnConstituents(detector.head.name, int(meta["constituents"]))
         if not isinstance(meta["layer"], str) or (detector.head.sees == "constituents") != (meta["layer"] == ON_JETS):
             raise ValueError(f"{path} says that its head sees the layer {meta['layer']!r}")
+        if not isinstance(meta["facts"], dict):
+            raise ValueError(f"{path} says of its background: {meta['facts']!r}")
         return SavedHead(detector, meta["layer"], seen, meta["facts"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(str(error) if str(path) in str(error) else f"{path} lacks {error}") from None

@@ -5,15 +5,19 @@ Shapes: B jets, D features, M jets of the bank.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from scipy.special import logsumexp
 
 from probes.anomaly.arrays import required
 from probes.anomaly.head import Progress, Sees, State, no_progress
+from probes.anomaly.traced import product
 from probes.strength import drawn
 from probes.tables import Features, Standardised, matching, refuse_faults, slices, threads
 
@@ -61,6 +65,12 @@ class ContrastiveDetector:
             for rows in slices(len(z), len(self.bank)):
                 out[rows] = t * (np.log(len(self.bank)) - logsumexp(z[rows] @ self.bank.T / t, axis=1))
         return out
+
+    def traced(self, x: Float[Array, "B D"]) -> Float[Array, " B"]:
+        """`score` as pure JAX."""
+        size, t = jnp.sqrt(jnp.sum(x**2, axis=1, keepdims=True)), self.head.temperature
+        z = x / jnp.where(size > 0, size, 1)
+        return t * (math.log(len(self.bank)) - jax.nn.logsumexp(product(z, self.bank.T) / t, axis=1))
 
     def state(self) -> dict[str, np.ndarray]:
         """The arrays that `restore` takes."""

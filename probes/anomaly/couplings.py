@@ -38,7 +38,7 @@ class Couplings:
         self, x: Float[Array, "B D"], context: Float[Array, "B C"]
     ) -> tuple[Float[Array, "B D"], Float[Array, " B"]]:
         """In Haiku: jets to points of the base distribution, and log |dz/dx|."""
-        logs = jnp.zeros(len(x))
+        logs = jnp.zeros_like(x[:, 0])
         for layer in range(self.layers):
             x, bent = self._layer(layer, x, context, inverse=False)
             logs += bent
@@ -48,7 +48,7 @@ class Couplings:
         self, z: Float[Array, "B D"], context: Float[Array, "B C"]
     ) -> tuple[Float[Array, "B D"], Float[Array, " B"]]:
         """In Haiku: what `forward` came from, and log |dx/dz|."""
-        logs = jnp.zeros(len(z))
+        logs = jnp.zeros_like(z[:, 0])
         for layer in reversed(range(self.layers)):
             z, bent = self._layer(layer, z, context, inverse=True)
             logs += bent
@@ -60,14 +60,15 @@ class Couplings:
         bent, kept = _halves(layer, x.shape[1])
         seen = jnp.concatenate([x[:, kept], context], axis=1)
         # A single feature without context still has a density; a linear map of nothing has no parameters.
-        seen = seen if seen.shape[1] else jnp.ones((len(x), 1))
+        seen = seen if seen.shape[1] else jnp.ones_like(x[:, :1])
         for i in range(2):
             seen = jax.nn.gelu(hk.Linear(self.width, name=f"layer_{layer}_hidden_{i}")(seen))
         numbers = len(bent) * (3 * self.bins - 1)
         out = hk.Linear(numbers, w_init=jnp.zeros, name=f"layer_{layer}_spline")(seen)
-        shapes = out.reshape(len(x), len(bent), 3 * self.bins - 1)
+        shapes = out.reshape(x.shape[0], len(bent), 3 * self.bins - 1)
         new, logs = spline(x[:, bent], shapes, self.bound, inverse=inverse)
-        return x.at[:, bent].set(new), logs.sum(axis=1)
+        back = np.argsort(np.concatenate([bent, kept]))
+        return jnp.concatenate([new, x[:, kept]], axis=1)[:, back], logs.sum(axis=1)
 
 
 def spline(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from probes.anomaly.arrays import below
 from probes.anomaly.flow import FittedFlow, Flow, fit_flow
@@ -59,6 +59,10 @@ class FlowDetector:
     def score(self, x: Features) -> Float[np.ndarray, " B"]:
         """Minus log-density [nats]; raises ValueError for another number of features, NaN or infinity."""
         return -self.flow.log_density(self.whitened(x))
+
+    def traced(self, x: Float[Array, "B D"]) -> Float[Array, " B"]:
+        """`score` as pure JAX."""
+        return -self.flow.traced(self.whitened.traced(x))
 
     def state(self) -> dict[str, np.ndarray]:
         """The arrays that `restore` takes."""

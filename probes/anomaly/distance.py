@@ -9,14 +9,16 @@ import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]
 
 from probes.anomaly.arrays import required
 from probes.anomaly.head import Progress, Sees, State, no_progress
+from probes.anomaly.traced import single
 from probes.anomaly.whitening import SMALLEST, Whitened
 from probes.strength import drawn
 from probes.tables import Features
@@ -55,6 +57,10 @@ class MahalanobisDetector:
     def score(self, x: Features) -> Float[np.ndarray, " B"]:
         """Distance; raises ValueError for another number of features, NaN or infinity."""
         return np.sqrt((self.whitened(x) ** 2).sum(axis=1))
+
+    def traced(self, x: Float[Array, "B D"]) -> Float[Array, " B"]:
+        """`score` as pure JAX."""
+        return jnp.sqrt(jnp.sum(self.whitened.traced(x) ** 2, axis=1))
 
     def state(self) -> dict[str, np.ndarray]:
         """The arrays that `restore` takes."""
@@ -129,6 +135,16 @@ class RelativeDetector:
         inner, centres = z @ self.within, self.centres @ self.within
         nearest = np.min([((inner - centre) ** 2).sum(axis=1) for centre in centres], axis=0)
         return nearest - (z**2).sum(axis=1)
+
+    def traced(self, x: Float[Array, "B D"]) -> Float[Array, " B"]:
+        """`score` as pure JAX; along the axes in which groups are whitened one product serves both distances."""
+        turned, stretch, _ = np.linalg.svd(self.within)
+        y = Whitened(self.whitened.mean, self.whitened.axes @ turned).traced(x)
+        squares = [
+            jnp.sum((single(stretch) * (y - single(centre))) ** 2, axis=1, keepdims=True)
+            for centre in self.centres @ turned
+        ]
+        return jnp.min(jnp.concatenate(squares, axis=1), axis=1) - jnp.sum(y**2, axis=1)
 
     def state(self) -> dict[str, np.ndarray]:
         """The arrays that `restore` takes."""

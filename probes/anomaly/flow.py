@@ -26,6 +26,7 @@ from probes.anomaly.couplings import SMALLEST_BIN, Couplings
 from probes.anomaly.head import Progress, State, no_progress
 from probes.anomaly.networks import flat, restored
 from probes.anomaly.pieces import in_pieces
+from probes.anomaly.traced import single
 from probes.tables import Standardised, matching
 from probes.training import SCORED_JETS, History, Params, Training, minimise
 
@@ -125,6 +126,13 @@ class FittedFlow:
         x = (matching(x, len(self.mean)) - self.mean) / self.scale
         given = self._given(context, len(x))
         return _log_density(self.flow.couplings, self.params, x, given) - np.log(self.scale).sum()
+
+    def traced(self, x: Float[Array, "B D"]) -> Float[Array, " B"]:
+        """`log_density` of a flow without context as pure JAX in single precision; refuses nothing."""
+        z, logs = _transformed(self.flow.couplings)[0].apply(
+            self.params, (x - single(self.mean)) / single(self.scale), jnp.zeros_like(x[:, :0])
+        )
+        return _normal(z, logs) - float(np.log(self.scale).sum())
 
     def sample(self, jets: int | Float[np.ndarray, "N C"], seed: int = 0) -> Float[np.ndarray, "N D"]:
         """So many jets, or one for each row of context; the same seed gives the same jets."""
@@ -231,6 +239,11 @@ def _mapped(program: Program, params: Params, x: Rows, context: Context) -> tupl
 def _log_density(couplings: Couplings, params: Params, x: Rows, context: Context) -> Float[np.ndarray, " B"]:
     """Of standardised features."""
     z, logs = _mapped(_programs(couplings).forward, params, x, context)
+    return _normal(z, logs)
+
+
+def _normal(z: Any, logs: Any) -> Any:
+    """Log-density of what is mapped to `z` of a standard normal distribution, in arrays of numpy or JAX."""
     return logs - 0.5 * (z**2).sum(axis=1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
 
 

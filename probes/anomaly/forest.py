@@ -7,15 +7,18 @@ Shapes: B jets, D features, K components, T trees, N nodes of all trees.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 from sklearn.ensemble import IsolationForest
 
 from probes.anomaly.arrays import required
 from probes.anomaly.head import Progress, Sees, State, no_progress
+from probes.anomaly.traced import single
 from probes.anomaly.whitening import Whitened
 from probes.tables import Features, slices
 
@@ -70,11 +73,13 @@ class Forest:
         )
         children, component = required(state, "children", len(depth), 2), required(state, "component", len(depth))
         nodes, leaf = np.arange(len(depth)), children < 0
-        # Children lie behind their parent, so that every walk ends.
+        # Children lie behind their one parent, so that every walk ends and there is one to each node.
         whole = all(a.dtype.kind == "i" for a in (roots, children, component))
         if not whole or roots.min() < 0 or roots.max() >= len(depth) or children.max() >= len(depth):
             raise ValueError("the trees of an isolation forest point outside of their nodes")
-        if (leaf[:, 0] != leaf[:, 1]).any() or (~leaf & (children <= nodes[:, None])).any():
+        reached = np.concatenate([roots, children[~leaf]])
+        behind = (leaf[:, 0] == leaf[:, 1]).all() and (leaf | (children > nodes[:, None])).all()
+        if not behind or len(np.unique(reached)) < len(reached):
             raise ValueError("the nodes of an isolation forest are no trees")
         if component.min() < 0 or component.max() >= whitened.axes.shape[1]:
             raise ValueError(f"an isolation forest cuts components that do not exist: {whitened.axes.shape[1]} do")
@@ -122,10 +127,56 @@ class ForestDetector:
             at = self.children[at, right.astype(np.int64)]
         return depth / len(self.roots)
 
+    def traced(self, x: Float[Array, "B D"]) -> Float[Array, " B"]:
+        """`score` as pure JAX; it jumps where a component lies on a cut, and there rounding decides."""
+        z, walk = self.whitened.traced(x), self._walk()
+        children, component, cuts = jnp.asarray(walk.children), jnp.asarray(walk.component), single(walk.cuts)
+        at = jnp.broadcast_to(jnp.asarray(walk.roots), (x.shape[0], len(walk.roots)))
+        for _ in range(walk.levels):
+            right = jnp.take_along_axis(z, component[at], axis=1) > cuts[at]
+            at = children[2 * at + right.astype(jnp.int32)]
+        return jnp.exp(-math.log(2) * jnp.mean(single(walk.depth)[at], axis=1))
+
+    def _walk(self) -> _Walk:
+        nodes, inner = np.arange(len(self.depth)), self.children[:, 0] >= 0
+        depth, level = self.depth.copy(), np.zeros(len(nodes), np.int64)
+        at = self.roots
+        while len(at := at[inner[at]]):
+            for child in self.children[at].T:
+                depth[child] = depth[at] + self.depth[child]
+                level[child] = level[at] + 1
+            at = self.children[at].ravel()
+        # A number of single precision lies above a cut where it lies above the next smaller of its kind.
+        cuts = self.cuts.astype(np.float32)
+        cuts = np.where(cuts > self.cuts, np.nextafter(cuts, np.float32(-np.inf)), cuts)
+        children = np.where(inner[:, None], self.children, nodes[:, None]).astype(np.int32)
+        return _Walk(
+            self.roots.astype(np.int32),
+            children.ravel(),
+            self.component.astype(np.int32),
+            cuts,
+            depth,
+            int(level.max()),
+        )
+
     def state(self) -> dict[str, np.ndarray]:
         """The arrays that `restore` takes."""
         own = {"roots": self.roots, "children": self.children, "component": self.component}
         return self.whitened.state() | own | {"cuts": self.cuts, "depth": self.depth}
+
+
+class _Walk(NamedTuple):
+    """The trees for walks of `levels` steps that all jets take alike: a leaf is its own child.
+
+    `depth` is that of a jet that has come to a node. Children of node n stand at 2 n and 2 n + 1.
+    """
+
+    roots: Int[np.ndarray, " T"]
+    children: Int[np.ndarray, " 2N"]
+    component: Int[np.ndarray, " N"]
+    cuts: Float[np.ndarray, " N"]
+    depth: Float[np.ndarray, " N"]
+    levels: int
 
 
 def expected_depth(jets: Int[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 Inputs: TypeAlias = Any
 """A table of features [B, D], or `probes.taggers.Constituents`: what the head `sees`."""
@@ -37,6 +37,10 @@ class Detector(Protocol):
 
     def score(self, x: Inputs) -> Float[np.ndarray, " B"]:
         """Larger for stranger jets, finite; raises ValueError for inputs unlike those of the fit."""
+        ...
+
+    def traced(self, x: Inputs) -> Float[Array, " B"]:
+        """`score` as pure JAX in single precision, for graphs that are exported; refuses nothing."""
         ...
 
     def state(self) -> dict[str, np.ndarray]:

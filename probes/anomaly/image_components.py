@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from sklearn.decomposition import PCA
 
 from probes.anomaly.arrays import required
@@ -64,6 +64,9 @@ class _ImageComponents:
 
     def __call__(self, x: Constituents) -> Float[np.ndarray, "B D"]:
         return self.whitened(self.settings.images(x)).astype(np.float32)
+
+    def traced(self, x: Constituents) -> Float[Array, "B D"]:
+        return self.whitened.traced(self.settings.traced(x))
 
     def state(self) -> dict[str, np.ndarray]:
         return self.whitened.state()

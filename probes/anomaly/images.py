@@ -36,16 +36,21 @@ def jet_images(
         )
     # Checked as they come: in an image, what is infinitely far away would only be missing.
     jets = Constituents(*positive(*map(np.asarray, jets)))
-    return in_pieces(functools.partial(_images, pixels=pixels, extent=extent, power=power, smoothing=smoothing), jets)
+    return in_pieces(
+        functools.partial(traced_images, pixels=pixels, extent=extent, power=power, smoothing=smoothing), jets
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("pixels", "extent", "power", "smoothing"))
-def _images(jets: Constituents, pixels: int, extent: float, power: float, smoothing: float) -> Float[Array, "B D"]:
+def traced_images(
+    jets: Constituents, pixels: int, extent: float, power: float, smoothing: float
+) -> Float[Array, "B D"]:
+    """`jet_images` as pure JAX; refuses nothing. What is padded has no pT."""
     raised = image(jets, pixels, extent) ** power
     if smoothing:
         kernel = _smearing(pixels, smoothing)
         raised = jnp.einsum("ix,bxy,jy->bij", kernel, raised, kernel)
-    flat = raised.reshape(len(raised), -1)
+    flat = raised.reshape(raised.shape[0], pixels**2)
     return flat / jnp.maximum(flat.sum(axis=1, keepdims=True), jnp.finfo(jnp.float32).tiny)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from probes.anomaly.arrays import required
 from probes.anomaly.head import Inputs, Sees, State
-from probes.anomaly.images import jet_images
+from probes.anomaly.images import jet_images, traced_images
 from probes.anomaly.pieces import in_pieces
 from probes.anomaly.whitening import Whitened
 from probes.constituents import checked
@@ -41,6 +41,10 @@ class Prepared(Protocol):
 
     def __call__(self, x: Inputs) -> Float[np.ndarray, "B D"]:
         """Flat float32 numbers; raises ValueError for jets that are not finite or unlike those of the fit."""
+        ...
+
+    def traced(self, x: Any) -> Float[Array, "B D"]:
+        """The same as pure JAX; refuses nothing."""
         ...
 
     def state(self) -> dict[str, np.ndarray]:
@@ -119,6 +123,10 @@ class ImageInputs(Preparing):
         """In units of pT fractions, each summing to one; raises ValueError for jets that are not finite."""
         return jet_images(x, self.pixels, self.extent, self.power, self.smoothing)
 
+    def traced(self, x: Constituents) -> Float[Array, "B D"]:
+        """The same as pure JAX; refuses nothing."""
+        return traced_images(x, self.pixels, self.extent, self.power, self.smoothing)
+
 
 @dataclass(frozen=True)
 class PointInputs(Preparing):
@@ -156,6 +164,9 @@ class _Features:
     def __call__(self, x: Features) -> Float[np.ndarray, "B K"]:
         return self.whitened(x).astype(np.float32)
 
+    def traced(self, x: Float[Array, "B D"]) -> Float[Array, "B K"]:
+        return self.whitened.traced(x)
+
     def state(self) -> dict[str, np.ndarray]:
         return self.whitened.state()
 
@@ -171,6 +182,9 @@ class _Images:
 
     def __call__(self, x: Constituents) -> Float[np.ndarray, "B D"]:
         return self.settings.images(x) * self.scale
+
+    def traced(self, x: Constituents) -> Float[Array, "B D"]:
+        return self.settings.traced(x) * self.scale
 
     def state(self) -> dict[str, np.ndarray]:
         return {"scale": np.asarray(self.scale)}
@@ -189,6 +203,9 @@ class _Points:
         jets = Constituents(*checked(*map(np.asarray, x)))
         return in_pieces(functools.partial(_points, settings=self.settings), jets)
 
+    def traced(self, x: Constituents) -> Float[Array, "B D"]:
+        return _points(x, self.settings)
+
     def state(self) -> dict[str, np.ndarray]:
         return {}
 
@@ -196,11 +213,12 @@ class _Points:
 @functools.partial(jax.jit, static_argnames="settings")
 def _points(jets: Constituents, settings: PointInputs) -> Float[Array, "B D"]:
     z, (along, across) = fraction(jets), aligned(jets)
-    short = max(0, settings.hardest - z.shape[1])
-    z, along, across = (jnp.pad(x, ((0, 0), (0, short))) for x in (z, along, across))
+    # As many more as are taken: there may be fewer.
+    empty = jnp.zeros((z.shape[0], settings.hardest))
+    z, along, across = (jnp.concatenate([x, empty], axis=1) for x in (z, along, across))
     z, kept = jax.lax.top_k(z, settings.hardest)
     z = z / jnp.maximum(z.sum(axis=1, keepdims=True), FLOOR)
     angles = [jnp.take_along_axis(x, kept, axis=1) / settings.unit for x in (along, across)]
     # The angles of what has no pT mean nothing.
     points = jnp.where(z[..., None] == 0, 0.0, jnp.stack([z, *angles], axis=-1))
-    return points.reshape(len(z), -1)
+    return points.reshape(z.shape[0], 3 * settings.hardest)

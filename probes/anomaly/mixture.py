@@ -10,8 +10,10 @@ import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
@@ -19,6 +21,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unuse
 
 from probes.anomaly.arrays import required
 from probes.anomaly.head import Progress, Sees, State, no_progress
+from probes.anomaly.traced import product, single
 from probes.anomaly.whitening import Whitened
 from probes.strength import drawn
 from probes.tables import Features
@@ -91,12 +94,25 @@ class MixtureDetector:
         Raises ValueError for another number of features, NaN or infinity.
         """
         z = self.whitened(x)
-        logs = np.log(self.weights) + np.log(np.diagonal(self.factors, axis1=1, axis2=2)).sum(axis=1)
         each = [
             log - 0.5 * ((z @ factor - mean @ factor) ** 2).sum(axis=1)
-            for log, mean, factor in zip(logs, self.means, self.factors, strict=True)
+            for log, mean, factor in zip(self._peaks(), self.means, self.factors, strict=True)
         ]
         return 0.5 * z.shape[1] * math.log(2 * math.pi) - logsumexp(each, axis=0)
+
+    def traced(self, x: Float[Array, "B D"]) -> Float[Array, " B"]:
+        """`score` as pure JAX."""
+        z = self.whitened.traced(x)
+        squares = [
+            jnp.sum(product(z - single(mean), factor) ** 2, axis=1, keepdims=True)
+            for mean, factor in zip(self.means, self.factors, strict=True)
+        ]
+        each = single(self._peaks()) - 0.5 * jnp.concatenate(squares, axis=1)
+        return 0.5 * z.shape[1] * math.log(2 * math.pi) - jax.nn.logsumexp(each, axis=1)
+
+    def _peaks(self) -> Float[np.ndarray, " M"]:
+        """Logarithm of each Gaussian's share and height, but for the powers of 2 pi."""
+        return np.log(self.weights) + np.log(np.diagonal(self.factors, axis1=1, axis2=2)).sum(axis=1)
 
     def state(self) -> dict[str, np.ndarray]:
         """The arrays that `restore` takes."""

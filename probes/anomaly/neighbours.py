@@ -8,12 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from sklearn.neighbors import NearestNeighbors
 
 from probes.anomaly.arrays import required
 from probes.anomaly.head import Progress, Sees, State, no_progress
+from probes.anomaly.traced import single, squares_apart
 from probes.anomaly.whitening import Whitened
 from probes.strength import drawn
 from probes.tables import Features
@@ -66,6 +69,13 @@ class NeighboursDetector:
             return np.zeros(0)
         search = NearestNeighbors(n_neighbors=self.head.neighbours, algorithm="brute").fit(self.bank)
         return search.kneighbors(z)[0].mean(axis=1)
+
+    def traced(self, x: Float[Array, "B D"]) -> Float[Array, " B"]:
+        """`score` as pure JAX: neighbours found by products, their distances then taken by differences."""
+        z = self.whitened.traced(x)
+        _, nearest = jax.lax.top_k(-squares_apart(z, self.bank), self.head.neighbours)
+        apart = z[:, None] - single(self.bank)[nearest]
+        return jnp.mean(jnp.sqrt(jnp.sum(apart**2, axis=-1)), axis=1)
 
     def state(self) -> dict[str, np.ndarray]:
         """The arrays that `restore` takes."""

@@ -9,7 +9,7 @@ import functools
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -150,6 +150,10 @@ class NetworkDetector:
     def score(self, x: Inputs) -> Float[np.ndarray, " B"]:
         """What the head calls strange, larger for stranger jets; raises ValueError for jets that are not finite."""
         return values(self.head.strangeness, self.params, self.inputs(x))
+
+    def traced(self, x: Any) -> Float[Array, " B"]:
+        """`score` as pure JAX."""
+        return self.head.strangeness.each(self.params, self.inputs.traced(x), None)
 
     def reconstructed(self, x: Inputs) -> tuple[Float[np.ndarray, "B D"], Float[np.ndarray, "B D"]]:
         """The network's inputs for some jets, and what it makes of them."""

@@ -147,6 +147,10 @@ class NormalisedDetector(NetworkDetector):
         """U of each jet: minus its log-density in the head's inputs, but for log Z, one number for all."""
         return super().score(x) * (self.inputs.width / (2 * float(self.variance)))
 
+    def traced(self, x: Any) -> Float[Array, " B"]:
+        """`score` as pure JAX."""
+        return super().traced(x) * (self.inputs.width / (2 * float(self.variance)))
+
     def log_partition(self, x: Inputs, *, seed: int = 0, chains: int = 1000, levels: int = 200) -> Partition:
         """log Z by annealed importance sampling that begins around some jets; it means little in many dimensions."""
         return log_partition(

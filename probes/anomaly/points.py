@@ -35,13 +35,13 @@ class PointCodec(NetworkCodec):
         r = jnp.sqrt(jnp.sum(points[..., 1:] ** 2, axis=-1) + SOFT**2)
         seen = layers(self.hidden, "constituent")(jnp.concatenate([points, jnp.stack([logarithm, r], axis=-1)], -1))
         weights = jnp.stack([z, real / jnp.maximum(real.sum(axis=1, keepdims=True), 1)], axis=1)
-        pooled = jnp.einsum("bpn,bnd->bpd", weights, seen).reshape(len(x), -1)
+        pooled = jnp.einsum("bpn,bnd->bpd", weights, seen).reshape(x.shape[0], 2 * seen.shape[-1])
         return hk.Linear(self.latent * self.moments, name="latent")(layers(self.hidden, "jet")(pooled))
 
     def decoder(self, z: Float[Array, "B L"], width: int) -> Float[Array, "B D"]:
         made = _split(hk.Linear(width, name=OUTPUT)(layers(self.hidden, "decoder")(z)))
         fractions = jax.nn.softmax(made[..., :1], axis=1)
-        return jnp.concatenate([fractions, made[..., 1:]], axis=-1).reshape(len(made), -1)
+        return jnp.concatenate([fractions, made[..., 1:]], axis=-1).reshape(z.shape[0], width)
 
 
 def energy_distance(x: Float[Array, "B D"], made: Float[Array, "B D"]) -> Float[Array, " B"]:
@@ -60,4 +60,4 @@ def _apart(p: Float[Array, "B N 3"], q: Float[Array, "B N 3"]) -> Float[Array, "
 
 
 def _split(x: Float[Array, "B D"]) -> Float[Array, "B N 3"]:
-    return x.reshape(len(x), -1, 3)
+    return x.reshape(x.shape[0], x.shape[1] // 3, 3)

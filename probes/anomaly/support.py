@@ -8,13 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.svm import OneClassSVM
 
 from probes.anomaly.arrays import required
 from probes.anomaly.head import Progress, Sees, State, no_progress
+from probes.anomaly.traced import product, squares_apart
 from probes.anomaly.whitening import Whitened
 from probes.strength import drawn
 from probes.tables import Features, slices
@@ -75,6 +77,12 @@ class SupportDetector:
         for rows in slices(len(z), len(self.vectors)):
             out[rows] = rbf_kernel(z[rows], self.vectors, gamma=self.head._gamma(self.whitened)) @ self.weights
         return -(out + self.offset)
+
+    def traced(self, x: Float[Array, "B D"]) -> Float[Array, " B"]:
+        """`score` as pure JAX; the offset is shared out among the vectors, or most digits would cancel at the end."""
+        near = jnp.exp(-self.head._gamma(self.whitened) * squares_apart(self.whitened.traced(x), self.vectors))
+        level = -float(self.offset[0]) / float(self.weights.sum())
+        return -product(near - level, self.weights[:, None])[:, 0]
 
     def state(self) -> dict[str, np.ndarray]:
         """The arrays that `restore` takes."""

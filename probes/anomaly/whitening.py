@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from probes.anomaly.arrays import required
 from probes.anomaly.head import State
+from probes.anomaly.traced import product, single
 from probes.tables import Features, Standardised, matching, slices, threads
 
 SHRINK = 1e-4
@@ -71,6 +72,10 @@ class Whitened:
         if bad.any():
             raise ValueError(f"the features of {np.count_nonzero(bad)} jets are NaN, infinite or beyond all measure")
         return out
+
+    def traced(self, x: Float[Array, "B D"]) -> Float[Array, "B K"]:
+        """The same as pure JAX in single precision; refuses nothing."""
+        return product(x - single(self.mean), self.axes)
 
     def state(self) -> dict[str, np.ndarray]:
         """The arrays that `restored` takes."""
