@@ -103,7 +103,7 @@ def _median(
 
 def _convert(paths: list[Path], format: str, jets: int, out: Path, workers: int) -> _Run:
     shutil.rmtree(out, ignore_errors=True)
-    with _fresh(1) as pool:
+    with fresh_processes(1) as pool:
         return pool.submit(_converted, paths, format, jets, out, workers).result()
 
 
@@ -120,7 +120,7 @@ def _converted(paths: list[Path], format: str, jets: int, out: Path, workers: in
 
 
 def _read(stores: list[Path], batch: int, constituents: int, seconds: float, processes: int) -> _Run:
-    with _fresh(processes) as pool:
+    with fresh_processes(processes) as pool:
         runs = [pool.submit(_read_part, stores, batch, constituents, seconds, i, processes) for i in range(processes)]
         parts = [run.result() for run in runs]
     # Not all begin at once: together they took from the first start to the last end.
@@ -159,7 +159,7 @@ def _peak_mib(who: int) -> float:
 
 
 @contextmanager
-def _fresh(processes: int) -> Iterator[ProcessPoolExecutor]:
+def fresh_processes(processes: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that end at once when the run is cut short."""
     with worker_pool(processes) as pool:
         try:

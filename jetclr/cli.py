@@ -7,7 +7,7 @@ from jetclr import UserError, __version__
 from jetclr.errors import EXIT_ERROR, EXIT_INTERRUPTED
 from jetclr.signals import sigterm_exits
 
-from jetclr.verbs import app, stores, training, judging, anomalies, measuring  # noqa: F401  # isort: skip  (the help's order)
+from jetclr.verbs import app, stores, training, judging, anomalies, exporting, measuring  # noqa: F401  # isort: skip  (the help's order)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,7 +9,9 @@ import grimp
 import pytest
 
 ROOT = Path(__file__).parent.parent
-GRAPH = grimp.build_graph("jetclr", "augmentations", "probes", include_external_packages=True)
+GRAPH = grimp.build_graph(
+    "jetclr", "augmentations", "probes", include_external_packages=True, exclude_type_checking_imports=True
+)
 
 
 def imported_by(package: str) -> set[str]:
@@ -92,7 +94,8 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_no_pickle_no_eval() -> None:
-    banned = re.compile(r"\bimport (pickle|dill|cloudpickle|joblib)\b|allow_pickle=True|\beval\(|\bexec\(|torch\.load")
+    modules = r"\bimport (pickle|dill|cloudpickle|joblib)\b"
+    banned = re.compile(modules + r"|allow_pickle=True|(?<![.\w])eval\(|\bexec\(|torch\.load")  # .eval() is PyTorch's
     for package in ("jetclr", "augmentations", "probes", "configs"):
         for file in (ROOT / package).rglob("*.py"):
             assert not banned.search(file.read_text()), file

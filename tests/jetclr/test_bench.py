@@ -57,7 +57,7 @@ def _part(*arguments: object) -> bench._Run:
 
 
 def _cut_short() -> None:
-    with bench._fresh(1) as pool:
+    with bench.fresh_processes(1) as pool:
         pool.submit(time.sleep, 60)
         raise KeyboardInterrupt
 

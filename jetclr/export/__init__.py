@@ -1,0 +1,1 @@
+"""Frozen encoders as files that other software reads: ONNX, StableHLO, safetensors, PyTorch."""
