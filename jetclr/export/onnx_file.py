@@ -84,10 +84,12 @@ def _of_jax_alone() -> Iterator[None]:
 
     `_converted` gives it primitives of JAX. Whoever converts such layers in the same process has them loaded then.
     """
-    from jax2onnx.plugins import plugin_system
-
+    try:
+        from jax2onnx.plugins import plugin_system
+    except ImportError:  # another version keeps it elsewhere: it only takes longer
+        plugin_system = None
     name = "jax2onnx.plugins.equinox"
-    if name in sys.modules:
+    if plugin_system is None or name in sys.modules:
         yield
         return
     sys.modules[name] = None  # type: ignore[assignment]  # what Python looks for it then is not found
