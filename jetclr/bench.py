@@ -11,7 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,11 +50,7 @@ def bench_data(
         if not path.exists():
             raise UserError(f"there is nothing at {path}")
     least = {"jets": (jets, 1), "batch": (batch, 2), "constituents": (constituents, 1), "repeats": (repeats, 1)}
-    for name, (value, lowest) in least.items():
-        if value < lowest:
-            raise UserError(f"--{name} is {value}; it must be at least {lowest}")
-    if not 0 < seconds < float("inf"):
-        raise UserError(f"--seconds is {seconds}; it must be above 0")
+    refuse_settings(least, seconds)
     # Where a run is cut short, its workers may still write while the folder goes.
     with tempfile.TemporaryDirectory(prefix="jetclr-bench-", ignore_cleanup_errors=True) as folder:
         stores = list(paths)
@@ -64,6 +60,15 @@ def bench_data(
                 yield _median("convert", workers, repeats, _convert, (list(paths), format, jets, stores[0], workers))
         for processes in (1, 2):
             yield _median("read", processes, repeats, _read, (stores, batch, constituents, seconds, processes))
+
+
+def refuse_settings(least: Mapping[str, tuple[int, int]], seconds: float = 1.0) -> None:
+    """Raise UserError for a setting below its lowest, `least` being name -> (value, lowest), and for no time at all."""
+    for name, (value, lowest) in least.items():
+        if value < lowest:
+            raise UserError(f"--{name} is {value}; it must be at least {lowest}")
+    if not 0 < seconds < float("inf"):
+        raise UserError(f"--seconds is {seconds}; it must be above 0")
 
 
 def print_rows(rows: Iterator[dict[str, Any]]) -> None:

@@ -21,6 +21,7 @@ from jetclr import config as configs
 from jetclr.checkpoint import Which
 from jetclr.config import Config
 from jetclr.data.ahead import ahead
+from jetclr.data.chunk import COORDINATES
 from jetclr.data.columns import SHARD, WHOLE, new_file, refuse_output, settings_of
 from jetclr.data.keys import Passed
 from jetclr.data.parts import Parts, work_folder
@@ -30,7 +31,7 @@ from jetclr.data.sinks.format import Sink
 from jetclr.data.store import Store, make_parent
 from jetclr.errors import UserError
 from jetclr.progress import jet_progress
-from jetclr.run import Run, open_run, parameters_sha256
+from jetclr.run import Run, open_run, parameters_sha256, refuse_unknown_layers
 
 BATCH = 512
 """Jets encoded at once, split over this process's devices; see `batch_jets`.
@@ -83,7 +84,7 @@ class Encoding:
     def sees(self, batch: Batch) -> Batch:
         """What this encoder takes of a batch that was read for several."""
         data = self.config.data
-        return {name: batch[name][:, : data.constituents] for name in ("pt", "eta", "phi", *data.extras)}
+        return {name: batch[name][:, : data.constituents] for name in (*COORDINATES, *data.extras)}
 
 
 def stream_encodings(encodings: Sequence[Encoding], store: Store, indices: Int64[np.ndarray, " jets"]) -> Stream:
@@ -195,10 +196,7 @@ def _write(sink: Sink, pieces: Stream, passed: Passed, jets: range, done: int) -
 
 
 def _encoding(name: str, run: Run, layers: Sequence[str]) -> Encoding:
-    known = encoder.layer_names(run.config.encoder, run.config.head)
-    for layer in layers:
-        if layer not in known:
-            raise UserError(f"{run.path} has no layer {layer!r}; it has {', '.join(known)}")
+    refuse_unknown_layers(run, layers)
     return Encoding(f"{name}_" if name else "", run.config, run.params, tuple(dict.fromkeys(layers)))
 
 

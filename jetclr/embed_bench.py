@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jetclr import embed, sharding, step
+from jetclr.bench import refuse_settings
 from jetclr.checkpoint import Which
 from jetclr.data.pipeline import sequential_batches
 from jetclr.data.store import Store
@@ -33,8 +34,7 @@ def bench_embed(
     """
     if not stores:
         raise UserError("bench embed reads real jets: name stores with --data")
-    if repeats < 1:
-        raise UserError(f"--repeats is {repeats}; it must be at least 1")
+    refuse_settings({"repeats": (repeats, 1)})
     run, store = open_run(run_path, which), Store(*stores)
     took: dict[str, list[float]] = {ALONE: [], **{f"to {ending}": [] for ending in formats}}
     encode = _encoder(run, store)

@@ -1,6 +1,7 @@
 """The run folder: made, found again, held while training in it, and opened for reading. Opening executes nothing."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from jetclr import sharding, step
 from jetclr.checkpoint import FOLDER, Checkpoints, Which
 from jetclr.config import Config
 from jetclr.data.store import write_json
-from jetclr.encoder import Params
+from jetclr.encoder import Params, layer_names
 from jetclr.errors import UserError
 
 CONFIG = "config.json"
@@ -70,6 +71,14 @@ def open_run(run: Path, which: Which = "latest") -> Run:
             raise UserError(f"{run} has no checkpoint yet; pretrain it first")
         like = sharding.abstract(sharding.local_mesh(), jax.eval_shape(lambda: step.init_params(config)))
         return Run(run, config, *checkpoints.restore_params(like, which))
+
+
+def refuse_unknown_layers(run: Run, layers: Sequence[str]) -> None:
+    """Raise UserError, naming those there are, if the run lacks one of `layers`."""
+    known = layer_names(run.config.encoder, run.config.head)
+    for layer in layers:
+        if layer not in known:
+            raise UserError(f"{run.path} has no layer {layer!r}; it has {', '.join(known)}")
 
 
 def parameters_sha256(params: Params) -> str:

@@ -46,7 +46,8 @@ class Change:
     apply: Callable[[Key[Array, ""], Jets, Array], Jets]
 
 
-def _translate(key: Key[Array, ""], jets: Jets, distance: Array) -> Jets:
+def moved(key: Key[Array, ""], jets: Jets, distance: Array) -> Jets:
+    """The jet [N] a `distance` away in (eta, phi), in a random direction."""
     angle = jax.random.uniform(key, (), jets.pt.dtype, 0, 2 * jnp.pi)
     return translate(jets, distance * jnp.cos(angle), distance * jnp.sin(angle))
 
@@ -57,7 +58,7 @@ ROTATION = Change(
 
 CHANGES = (
     ROTATION,
-    Change("translation", "distance in (eta, phi)", tuple(np.linspace(0, 1, 9).tolist()), _translate),
+    Change("translation", "distance in (eta, phi)", tuple(np.linspace(0, 1, 9).tolist()), moved),
     Change("splitting", "constituents split in two", (0, 1, 2, 4, 8, 16, 24, 32), split_collinear),
     Change("soft radiation", "share of pT", (0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1), radiate),
     Change("boost", "rapidity", tuple(np.linspace(-0.5, 0.5, 9).tolist()), lambda key, jets, s: boost(jets, s)),

@@ -21,11 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jetclr import sharding, step
-from jetclr.bench import fresh_processes
+from jetclr.bench import fresh_processes, refuse_settings
 from jetclr.checkpoint import Which
 from jetclr.data.store import Store
 from jetclr.data.units import cores
-from jetclr.errors import UserError
 from jetclr.export import runtimes
 from jetclr.export.flavors import FLAVORS, Feed, FlavorName
 from jetclr.export.graph import Frozen
@@ -79,11 +78,7 @@ def bench_export(
     it is installed) and the flavour batch get them padded to the run's constituents; cms and atlas as they are, a jet
     a call. Raises UserError for a run or a store that will not do, and without onnxruntime.
     """
-    for name, value in {"batch": batch, "repeats": repeats}.items():
-        if value < 1:
-            raise UserError(f"--{name} is {value}; it must be at least 1")
-    if not 0 < seconds < float("inf"):
-        raise UserError(f"--seconds is {seconds}; it must be above 0")
+    refuse_settings({"batch": (batch, 1), "repeats": (repeats, 1)}, seconds)
     refuse_without_onnx()
     run = open_run(run_path, which)
     frozen = Frozen(run.config, run.params)

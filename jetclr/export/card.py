@@ -13,12 +13,9 @@ from jetclr import config as configs
 from jetclr.config import Config
 from jetclr.export import facts, models
 from jetclr.export.flavors import Flavor, describe
-from jetclr.export.folder import CARD_JSON, CARD_MARKDOWN, FORMAT, FORMAT_VERSION, read_card
+from jetclr.export.folder import FORMAT, FORMAT_VERSION
 from jetclr.export.graph import Frozen
-from jetclr.export.page import to_markdown
 from jetclr.run import Run, parameters_sha256
-
-__all__ = ["CARD_JSON", "CARD_MARKDOWN", "make_card", "published", "read_card", "to_markdown"]
 
 CODE_LICENSE = "Apache-2.0"
 NOT_STATED = "not stated"

@@ -19,10 +19,12 @@ from jetclr.checkpoint import Which
 from jetclr.data.store import Store, make_parent, refuse_existing, write_json, write_whole
 from jetclr.errors import UserError
 from jetclr.export import runtimes, verify
-from jetclr.export.card import CARD_JSON, CARD_MARKDOWN, make_card, published, to_markdown
+from jetclr.export.card import NOT_STATED, make_card, published
 from jetclr.export.flavors import FLAVORS, Flavor, FlavorName
+from jetclr.export.folder import CARD_JSON, CARD_MARKDOWN
 from jetclr.export.graph import Frozen, Tail
 from jetclr.export.onnx_file import refuse_without_onnx, to_onnx
+from jetclr.export.page import to_markdown
 from jetclr.export.preprocess import preprocess
 from jetclr.export.stablehlo import to_stablehlo
 from jetclr.export.tails import head_tail, probe_tail
@@ -33,7 +35,6 @@ Format = Literal["onnx", "stablehlo", "safetensors", "torch"]
 DType = Literal["f32", "f16"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-NOT_STATED = "not stated"
 PACKAGES = {"onnxruntime": "onnxruntime", "jax.export": "jax", "PyTorch": "torch", "JAX": "jax"}
 MODULE = Path(__file__).with_name("pytorch.py")
 """Goes along as it is: it needs PyTorch and safetensors, and nothing of this package."""

@@ -4,23 +4,21 @@ All as JSON values. What is not known is None or missing, and never guessed.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float
 
-from augmentations import Chain, Jets, Maybe, Rotate, SoftSmear, make_jets, radiate, split_collinear, translate
+from augmentations import Chain, Jets, Maybe, Rotate, SoftSmear, make_jets, radiate, split_collinear
 from augmentations.jets import padded
-from jetclr import encoder
-from jetclr.benchmark.invariance import Change, cosines, embedded, similarity
+from jetclr.benchmark.invariance import Change, cosines, embedded, moved, similarity
 from jetclr.config import Config, Foreign
 from jetclr.data.chunk import COORDINATES
 from jetclr.data.store import Store
 from jetclr.errors import UserError
+from jetclr.export import models
 from jetclr.export.graph import Frozen
 from jetclr.report import read_probe_file
 from jetclr.run import Run
@@ -50,14 +48,9 @@ _OF_SOURCE = (
 DISTANCE, SMEARING, SPLITTINGS, SOFT_SHARE = 0.5, 0.1, 8, 0.02
 
 
-def _moved(key: Key[Array, ""], jets: Jets, distance: Array) -> Jets:
-    angle = jax.random.uniform(key, (), jets.pt.dtype, 0, 2 * jnp.pi)
-    return translate(jets, distance * jnp.cos(angle), distance * jnp.sin(angle))
-
-
 CHANGES = (
     Change("turned about its axis by any angle", "", (1.0,), lambda key, jets, _: Rotate()(key, jets)),
-    Change(f"moved by {DISTANCE} in (eta, phi)", "", (DISTANCE,), _moved),
+    Change(f"moved by {DISTANCE} in (eta, phi)", "", (DISTANCE,), moved),
     Change(
         f"each constituent moved by {SMEARING} GeV / pT",
         "",
@@ -180,17 +173,16 @@ def invariances_of(frozen: Frozen, jets: Mapping[str, np.ndarray] | None) -> dic
     }
 
 
-def _embed(frozen: Frozen) -> Any:
+def _embed(frozen: Frozen) -> Callable[[Jets], np.ndarray]:
     """The first layer, with the parameters as they are exported."""
     layer = frozen.layers[0]
-    bare = dataclasses.replace(frozen, params={}, layers=(layer,), tails=())
+    model = models.in_jax(dataclasses.replace(frozen, layers=(layer,), tails=()))
 
-    @jax.jit
-    def apply(params: encoder.Params, jets: Jets) -> Array:
+    def embed(jets: Jets) -> np.ndarray:
         columns = {"pt": jets.pt, "eta": jets.eta, "phi": jets.phi} | jets.extras
-        return dataclasses.replace(bare, params=params)(columns, jets.mask.astype(jnp.float32))[layer]
+        return model.call({name: np.asarray(x) for name, x in columns.items()})[layer]
 
-    return lambda jets: np.asarray(apply(frozen.params, jets))
+    return embed
 
 
 def _different(x: Float[np.ndarray, "B D"]) -> dict[str, float]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from augmentations.jets import Jets, keep
+from augmentations.jets import keep, make_jets
 from jetclr import encoder
 from jetclr.config import Config
 from jetclr.data.chunk import COORDINATES
@@ -86,7 +86,7 @@ class Frozen:
         params = jax.tree.map(lambda p: jnp.asarray(p).astype(jnp.float32), self.params)
         pt, eta, phi = (columns[name] for name in COORDINATES)
         extras = {name: columns[name] for name in self.extras}
-        jets = keep(Jets(pt, eta, phi, (mask > 0.5) & (pt > 0), extras), pt > 0)
+        jets = keep(make_jets(pt, eta, phi, extras), mask > 0.5)
         found = jax.vmap(lambda inputs: network.apply(params, inputs, None))(self.config.features(jets))
         scores = {tail.name: tail.traced(found[tail.layer] if tail.layer else jets) for tail in self.tails}
         return {name: found[name] for name in self.layers} | scores

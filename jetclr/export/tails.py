@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from augmentations.jets import Jets, center, keep
-from jetclr import encoder
 from jetclr.anomaly.detect import word_of
 from jetclr.anomaly.saved import SavedHead, open_head
 from jetclr.benchmark.representations import Encoded, OnConstituents
@@ -22,7 +21,7 @@ from jetclr.embed import embed_jets
 from jetclr.errors import UserError
 from jetclr.evaluate import signal_of
 from jetclr.export.graph import Tail
-from jetclr.run import Run
+from jetclr.run import Run, refuse_unknown_layers
 from probes.anomaly.head import Detector
 from probes.anomaly.traced import product, single
 from probes.linear import LinearProbe, fit_logistic
@@ -69,9 +68,8 @@ def probe_tail(run: Run, stores: Sequence[Path], layer: str, seed: int) -> Tail:
     As `jetclr probe` fits it: the lowest label is background, every other one signal. Raises UserError for stores
     without labels or of one class, a layer that there is not, or where no probe can be fitted.
     """
-    store, known = Store(*stores), encoder.layer_names(run.config.encoder, run.config.head)
-    if layer not in known:
-        raise UserError(f"{run.path} has no layer {layer!r}; it has {', '.join(known)}")
+    refuse_unknown_layers(run, [layer])
+    store = Store(*stores)
     (signal,) = signal_of([store])
     features = embed_jets(run.config, run.params, store, np.arange(len(store)), (layer,))[layer]
     try:

@@ -21,8 +21,9 @@ from jetclr.data.store import Store, write_json
 from jetclr.embed import embed_jets
 from jetclr.encoder import Encoder, Head
 from jetclr.export import models
-from jetclr.export.card import CARD_JSON, make_card
+from jetclr.export.card import make_card
 from jetclr.export.flavors import FLAVORS
+from jetclr.export.folder import CARD_JSON
 from jetclr.export.graph import Frozen, Tail
 from jetclr.export.onnx_file import to_onnx
 from jetclr.export.stablehlo import to_stablehlo

@@ -14,10 +14,12 @@ from jetclr.config import Config, Foreign
 from jetclr.data.store import Store, StoreWriter, write_json
 from jetclr.errors import UserError
 from jetclr.export import calling, facts, models
-from jetclr.export.card import CARD_JSON, make_card, published, read_card, to_markdown
+from jetclr.export.card import make_card, published
 from jetclr.export.flavors import FLAVORS, FlavorName
+from jetclr.export.folder import CARD_JSON, read_card
 from jetclr.export.graph import Frozen, Tail
 from jetclr.export.onnx_file import to_onnx
+from jetclr.export.page import to_markdown
 from jetclr.features import Features
 from jetclr.run import Run, open_run, parameters_sha256
 from tests.toys import toy_chunk
