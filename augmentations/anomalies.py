@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
+from augmentations import random
 from augmentations.jets import Jets, centroid, in_disc, keep, pt_fraction, relative_to, total_pt, trimmed, wrap_phi
 from augmentations.transform import Transform, check_range
 
@@ -26,8 +27,8 @@ class OneOf:
             raise ValueError("OneOf.transforms is empty; give one transform or more")
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
-        choice, inner = jax.random.split(key)
-        return jax.lax.switch(jax.random.randint(choice, (), 0, len(self.transforms)), self.transforms, inner, jets)
+        choice, inner = random.split(key)
+        return jax.lax.switch(random.randint(choice, (), 0, len(self.transforms)), self.transforms, inner, jets)
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ class DarkLoss:
         check_range("DarkLoss.least", self.least, 0, self.most)
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
-        share, constituent = jax.random.split(key)
-        chance = jax.random.uniform(share, (), jets.pt.dtype, self.least, self.most)
-        luck = jnp.where(jets.mask, jax.random.uniform(constituent, jets.pt.shape), -1)
+        share, constituent = random.split(key)
+        chance = random.uniform(share, (), jets.pt.dtype, self.least, self.most)
+        luck = jnp.where(jets.mask, random.uniform(constituent, jets.pt.shape), -1)
         seen = keep(jets, (luck >= chance) | (luck == jnp.max(luck)))
         if not self.rescale:
             return seen
@@ -77,11 +78,11 @@ class Prongs:
         check_range("Prongs.width", self.width, 0, 10)
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
-        number, place, deal = jax.random.split(key, 3)
+        number, place, deal = random.split(key, 3)
         eta0, phi0 = centroid(jets)
-        prongs = jax.random.randint(number, (), 2, self.most + 1)
+        prongs = random.randint(number, (), 2, self.most + 1)
         eta, phi = in_disc(place, jets, self.radius, self.most)
-        prong = jax.random.randint(deal, jets.pt.shape, 0, prongs)
+        prong = random.randint(deal, jets.pt.shape, 0, prongs)
         return _moved(jets, self.width, (eta - eta0)[prong], wrap_phi(phi - phi0)[prong])
 
 
@@ -102,13 +103,13 @@ class WideSplit:
         check_range("WideSplit.radius", self.radius, 0, 3)
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
-        share, place = jax.random.split(key)
+        share, place = random.split(key)
         slots = jets.pt.size
         number = min(self.number, slots)
         jets = trimmed(jets, slots)
         parents = jax.tree.map(lambda x: x[:number], jets)
-        tiny = jnp.finfo(jets.pt.dtype).eps  # neither side may be left without momentum
-        z = jax.random.uniform(share, (number,), jets.pt.dtype, tiny, 1 - tiny)
+        tiny = float(jnp.finfo(jets.pt.dtype).eps)  # neither side may be left without momentum
+        z = random.uniform(share, (number,), jets.pt.dtype, tiny, 1 - tiny)
         eta0, phi0 = centroid(jets)
         eta, phi = in_disc(place, jets, self.radius, number)
         d_eta, d_phi = eta - eta0, wrap_phi(phi - phi0)
@@ -140,7 +141,7 @@ class PtPower:
         check_range("PtPower.low", self.low, 0, self.high)
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
-        power = jax.random.uniform(key, (), jets.pt.dtype, self.low, self.high)
+        power = random.uniform(key, (), jets.pt.dtype, self.low, self.high)
         hardest = jnp.max(jets.pt)
         # Relative to the hardest: no power overflows, and what underflows keeps a share too small to matter.
         relative = jnp.where(jets.mask, jets.pt / jnp.where(hardest > 0, hardest, 1), 1)
@@ -166,7 +167,7 @@ class AngularScale:
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
         low, high = jnp.log(jnp.asarray([self.low, self.high], jets.pt.dtype))
-        factor = jnp.exp(jax.random.uniform(key, (), jets.pt.dtype) * (high - low) + low)
+        factor = jnp.exp(random.uniform(key, (), jets.pt.dtype) * (high - low) + low)
         return _moved(jets, factor, jnp.zeros_like(jets.eta), jnp.zeros_like(jets.phi))
 
 

@@ -5,10 +5,10 @@ Where constituents are lost the hardest one stays: a jet without its core would 
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
+from augmentations import random
 from augmentations.jets import Jets, hardest, in_disc, keep, wrap_phi
 from augmentations.transform import check_range
 
@@ -26,7 +26,7 @@ class PtScale:
         check_range("PtScale.width", self.width, 0, 5)
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
-        return jets._replace(pt=jets.pt * jnp.exp(self.width * jax.random.normal(key, (), jets.pt.dtype)))
+        return jets._replace(pt=jets.pt * jnp.exp(self.width * random.normal(key, (), jets.pt.dtype)))
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PtSmear:
         check_range("PtSmear.width", self.width, 0, 5)
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
-        factor = jnp.exp(self.width * jax.random.normal(key, jets.pt.shape, jets.pt.dtype))
+        factor = jnp.exp(self.width * random.normal(key, jets.pt.shape, jets.pt.dtype))
         return jets._replace(pt=jets.pt * factor)
 
 
@@ -76,7 +76,7 @@ class Resolution:
         variance = jnp.log1p(self.stochastic**2 / pt + self.constant**2)  # of the factor's logarithm
         # A width of zero has no derivative.
         width = jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
-        factor = jnp.exp(width * jax.random.normal(key, pt.shape, pt.dtype) - variance / 2)
+        factor = jnp.exp(width * random.normal(key, pt.shape, pt.dtype) - variance / 2)
         return jets._replace(pt=jets.pt * factor)
 
 
@@ -90,7 +90,7 @@ class AngularSmear:
         check_range("AngularSmear.width", self.width, 0, 1)
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
-        shift = jax.random.normal(key, (2, *jets.pt.shape), jets.pt.dtype) * jnp.where(jets.mask, self.width, 0)
+        shift = random.normal(key, (2, *jets.pt.shape), jets.pt.dtype) * jnp.where(jets.mask, self.width, 0)
         return jets._replace(eta=jets.eta + shift[0], phi=wrap_phi(jets.phi + shift[1]))
 
 
@@ -117,7 +117,7 @@ class Efficiency:
         check_range("Efficiency.efficiency", self.efficiency, 0, 1)
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
-        return keep(jets, (jax.random.uniform(key, jets.pt.shape) < self.efficiency) | hardest(jets))
+        return keep(jets, (random.uniform(key, jets.pt.shape) < self.efficiency) | hardest(jets))
 
 
 @dataclass(frozen=True)

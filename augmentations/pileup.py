@@ -3,11 +3,11 @@
 import math
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from augmentations import random
 from augmentations.jets import Jets, in_disc, overlaid
 from augmentations.transform import check_range
 
@@ -48,12 +48,12 @@ class PileUp:
         return self.vertices * self.density * math.pi * self.radius**2
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
-        number, place, momentum = jax.random.split(key, 3)
+        number, place, momentum = random.split(key, 3)
         count = _poisson(number, self.mean)
         most = len(_poisson_steps(self.mean))
         new = (jnp.arange(most) < count) & jnp.any(jets.mask)
         eta, phi = in_disc(place, jets, self.radius, most)
-        pt = _soft_pt(jax.random.uniform(momentum, (most,), jets.pt.dtype))
+        pt = _soft_pt(random.uniform(momentum, (most,), jets.pt.dtype))
         zero = lambda x: jnp.where(new, x, 0)  # noqa: E731
         return overlaid(jets, Jets(zero(pt), zero(eta), zero(phi), new, {}))
 
@@ -65,7 +65,7 @@ def _soft_pt(uniform: Float[Array, " n"]) -> Float[Array, " n"]:
 
 def _poisson(key: Key[Array, ""], mean: float) -> Int[Array, ""]:
     """A Poisson number by the inverse of its distribution, which costs one random number."""
-    return jnp.searchsorted(jnp.asarray(_poisson_steps(mean)), jax.random.uniform(key), side="right")
+    return jnp.searchsorted(jnp.asarray(_poisson_steps(mean)), random.uniform(key), side="right")
 
 
 def _poisson_steps(mean: float) -> Float[np.ndarray, " K"]:

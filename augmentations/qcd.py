@@ -1,11 +1,13 @@
 """What QCD leaves undetermined: soft and collinear radiation, which no sound observable may depend on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array, Bool, Int32, Key, UInt32
 
+from augmentations import random
 from augmentations.jets import Jets, hardest, in_disc, keep, total_pt, wrap_phi
 from augmentations.transform import check_range
 
@@ -27,7 +29,7 @@ class SoftSmear:
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
         width = jnp.where(jets.mask, self.scale / jnp.maximum(jets.pt, self.floor), 0)
-        shift = jax.random.normal(key, (2, *jets.pt.shape), jets.pt.dtype) * width
+        shift = random.normal(key, (2, *jets.pt.shape), jets.pt.dtype) * width
         return jets._replace(eta=jets.eta + shift[0], phi=wrap_phi(jets.phi + shift[1]))
 
 
@@ -46,10 +48,10 @@ class CollinearSplit:
         check_range("CollinearSplit.fraction", self.fraction, 0, 1)
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
-        _, number, _ = jax.random.split(key, 3)  # `split_collinear` leaves this one alone
+        _, number, _ = random.split(key, 3)  # `split_collinear` leaves this one alone
         real = jnp.sum(jets.mask)
         most = jnp.minimum((real * self.fraction).astype(jnp.int32), jets.pt.size - real)
-        return split_collinear(key, jets, jax.random.randint(number, (), 0, most + 1))
+        return split_collinear(key, jets, random.randint(number, (), 0, most + 1))
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,9 @@ class SoftLoss:
         check_range("SoftLoss.most", self.most, 0, 1)
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
-        jet, constituent = jax.random.split(key)
-        chance = jax.random.uniform(jet, (), jets.pt.dtype, 0, self.most) * jnp.exp(-jets.pt / self.scale)
-        stays = jax.random.uniform(constituent, jets.pt.shape) >= chance
+        jet, constituent = random.split(key)
+        chance = random.uniform(jet, (), jets.pt.dtype, 0, self.most) * jnp.exp(-jets.pt / self.scale)
+        stays = random.uniform(constituent, jets.pt.shape) >= chance
         return keep(jets, stays | hardest(jets))
 
 
@@ -91,8 +93,8 @@ class SoftRadiation:
         check_range("SoftRadiation.radius", self.radius, 0, 3)
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
-        fraction, emission = jax.random.split(key)
-        share = jax.random.uniform(fraction, (), jets.pt.dtype, 0, self.fraction)
+        fraction, emission = random.split(key)
+        share = random.uniform(fraction, (), jets.pt.dtype, 0, self.fraction)
         return radiate(emission, jets, share, number=self.number, radius=self.radius)
 
 
@@ -102,25 +104,23 @@ def split_collinear(key: Key[Array, ""], jets: Jets, splits: Array | int) -> Jet
     Fewer are split where there are fewer constituents or free slots. With one key, more splits are those of fewer and
     some others.
     """
-    pick, _, share = jax.random.split(key, 3)
-    splits = jnp.minimum(splits, jnp.sum(jets.mask))
-    # order[r] is the r-th constituent to split, padding comes last; the r-th free slot takes its child.
-    order = jnp.argsort(jnp.where(jets.mask, jax.random.uniform(pick, jets.pt.shape), 2.0))
-    slot = jnp.cumsum(~jets.mask) - 1
-    splits = jnp.minimum(splits, slot[-1] + 1)
-    splitting = jets.mask & (jnp.argsort(order) < splits)
-    child = ~jets.mask & (slot < splits)
-    parent = order[jnp.clip(slot, 0)]
-    tiny = jnp.finfo(jets.pt.dtype).eps  # neither side may be left without momentum
-    z = jax.random.uniform(share, jets.pt.shape, jets.pt.dtype, tiny, 1 - tiny)
-    kept = jnp.where(splitting, z * jets.pt, jets.pt)
-    return Jets(
-        jnp.where(child, (jets.pt - kept)[parent], kept),
-        jnp.where(child, jets.eta[parent], jets.eta),
-        jnp.where(child, jets.phi[parent], jets.phi),
-        jets.mask | child,
-        {name: jnp.where(child, x[parent], x) for name, x in jets.extras.items()},
-    )
+    pick, _, share = random.split(key, 3)
+    turn, same_turn = _turns(random.bits(pick, jets.pt.shape), jets.mask)
+    real = jnp.sum(jets.mask)
+    on = turn < jnp.minimum(splits, jnp.minimum(real, jets.pt.size - real))
+    # One number a turn: what a constituent keeps is known where its child is, and needs no look-up.
+    tiny = float(jnp.finfo(jets.pt.dtype).eps)  # neither side may be left without momentum
+    z = random.uniform_at(share, turn, jets.pt.dtype, tiny, 1 - tiny)
+    part = jnp.where(on, jnp.where(jets.mask, z, 1 - z), 1)
+    parent = jnp.where(on & ~jets.mask, same_turn, jnp.arange(jets.pt.size))
+    columns = jnp.stack([jets.pt, jets.eta, jets.phi, *jets.extras.values()])
+
+    # A loop, or XLA would compute the columns anew, one number at a time, where they are looked up.
+    def look_up(i: Array, columns: Array) -> Array:
+        return columns.at[i].set(columns[i].at[parent].get(mode="promise_in_bounds"))
+
+    pt, eta, phi, *extras = jax.lax.fori_loop(0, columns.shape[0], look_up, columns)
+    return Jets(part * pt, eta, phi, jets.mask | on, dict(zip(jets.extras, extras, strict=True)))
 
 
 def radiate(key: Key[Array, ""], jets: Jets, fraction: Array | float, *, number: int = 10, radius: float = 0.8) -> Jets:
@@ -131,9 +131,9 @@ def radiate(key: Key[Array, ""], jets: Jets, fraction: Array | float, *, number:
     alike, so total pT is kept. They have zero for extras. A jet that is full or empty stays as it is. An observable
     that is infrared safe changes in proportion to `fraction`.
     """
-    share, place = jax.random.split(key)
+    share, place = random.split(key)
     free = ~jets.mask & (jnp.cumsum(~jets.mask) <= number) & jnp.any(jets.mask)
-    weight = jnp.where(free, jax.random.exponential(share, jets.pt.shape, jets.pt.dtype), 0)
+    weight = jnp.where(free, random.exponential(share, jets.pt.shape, jets.pt.dtype), 0)
     whole = jnp.sum(weight)
     taken = jnp.where(whole > 0, fraction, 0)
     emitted = taken * total_pt(jets) * weight / jnp.where(whole > 0, whole, 1)
@@ -146,3 +146,42 @@ def radiate(key: Key[Array, ""], jets: Jets, fraction: Array | float, *, number:
         jets.mask | new,
         jets.extras,
     )
+
+
+@jax.jit
+def _turns(luck: UInt32[Array, " N"], mask: Bool[Array, " N"]) -> tuple[Int32[Array, " N"], Int32[Array, " N"]]:
+    """Whose turn comes when: constituents in a random order, given by their luck, free slots in that of their places.
+
+    Both count from zero. And where the constituent is whose turn is that of each free slot; elsewhere the own place.
+    """
+    slots = luck.shape[0]
+    place = jnp.arange(slots)
+    # The place in the last digits, so that no two are alike; free slots come after all constituents.
+    coarse = (luck >> 2).astype(jnp.int32) & (2**30 - 2 ** (slots - 1).bit_length())
+    lot = jnp.where(mask, coarse, 2**30) + place
+
+    rank = _over_slots(lambda rank, other, _: rank + (other < lot), jnp.zeros_like(place), lot, 2**31 - 1)
+    turn = jnp.where(mask, rank, rank - jnp.sum(mask))
+    free, wanted = jnp.where(mask, -2, turn), jnp.where(mask, turn, -1)
+    return turn, _over_slots(lambda found, other, it: jnp.where(free == other, it, found), place, wanted, -1)
+
+
+def _over_slots(
+    step: Callable[[Array, Array, Array | int], Array], start: Int32[Array, " N"], each: Int32[Array, " N"], blank: int
+) -> Int32[Array, " N"]:
+    """All slots compared with each slot in turn: `step(result so far, what the slot has, its place)`.
+
+    For all that is compared, this takes a fraction of the time of sorting: it is done in wide registers. There are two
+    loops or more of many slots each: a single one, unrolled, XLA would repeat for each array that needs its result.
+    """
+    loops = max(2, -(-each.size // 32))
+    slots = -(-each.size // loops)
+    each = jnp.pad(each, (0, loops * slots - each.size), constant_values=blank)
+
+    def loop(i: Array, result: Array) -> Array:
+        some = jax.lax.dynamic_slice(each, (i * slots,), (slots,))
+        for j in range(slots):
+            result = step(result, some[j], i * slots + j)
+        return result
+
+    return jax.lax.fori_loop(0, loops, loop, start)

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
+from augmentations import random
 from augmentations.jets import Jets, centroid, relative_to, wrap_phi
 from augmentations.transform import check_range
 
@@ -18,7 +18,7 @@ class Rotate:
     """
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
-        return rotate(jets, jax.random.uniform(key, (), jets.pt.dtype, 0, 2 * jnp.pi))
+        return rotate(jets, random.uniform(key, (), jets.pt.dtype, 0, 2 * jnp.pi))
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Translate:
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
         local = relative_to(jets, *centroid(jets))
         widest = jnp.stack([_extent(local.eta, jets.mask), _extent(local.phi, jets.mask)])
-        shift = jax.random.uniform(key, (2,), jets.pt.dtype, -1, 1) * widest * self.extents
+        shift = random.uniform(key, (2,), jets.pt.dtype, -1, 1) * widest * self.extents
         return relative_to(jets, -shift[0], -shift[1])
 
 
@@ -48,7 +48,7 @@ class Reflect:
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
         eta0, phi0 = centroid(jets)
         local = relative_to(jets, eta0, phi0)
-        sign = jax.random.rademacher(key, (), jets.pt.dtype)
+        sign = jnp.where(random.uniform(key) < 0.5, -1, 1)
         return relative_to(local._replace(phi=sign * local.phi), -eta0, -phi0)
 
 
@@ -62,7 +62,7 @@ class Boost:
         check_range("Boost.rapidity", self.rapidity, 0, 5)
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
-        return boost(jets, jax.random.uniform(key, (), jets.pt.dtype, -self.rapidity, self.rapidity))
+        return boost(jets, random.uniform(key, (), jets.pt.dtype, -self.rapidity, self.rapidity))
 
 
 def rotate(jets: Jets, angle: Array) -> Jets:

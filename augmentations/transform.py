@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
+from augmentations import random
 from augmentations.jets import Jets
 
 
@@ -32,8 +33,8 @@ class Chain:
         object.__setattr__(self, "steps", steps)
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
-        for i, step in enumerate(self.steps):
-            jets = step(jax.random.fold_in(key, i), jets)
+        for step, own in zip(self.steps, random.split(key, len(self.steps)), strict=True):
+            jets = step(own, jets)
         return jets
 
 
@@ -48,8 +49,8 @@ class Maybe:
         check_range("Maybe.probability", self.probability, 0, 1)
 
     def __call__(self, key: Key[Array, ""], jets: Jets) -> Jets:
-        choice, inner = jax.random.split(key)
-        take = jax.random.bernoulli(choice, self.probability)
+        choice, inner = random.split(key)
+        take = random.uniform(choice) < self.probability
         changed = self.transform(inner, jets)
         return jax.tree.map(lambda new, old: jnp.where(take, new, old), changed, jets)
 

@@ -64,7 +64,7 @@ def test_splitting_keeps_total_pt_and_every_efp(seed: int, key: int) -> None:
 def test_an_efp_notices_a_splitting_that_is_not_collinear() -> None:
     """The oracle itself can fail: children moved by 0.1 change every polynomial."""
     jets = toy_jet(3, slots=32)
-    split = SPLITTING(jax.random.key(1), jets)
+    split = SPLIT(jax.random.key(1), jets, 32)
     child = np.asarray(split.mask) & ~np.asarray(jets.mask)
     assert child.any()
     moved = split._replace(eta=split.eta + 0.1 * child)

@@ -35,6 +35,7 @@ from augmentations import (
     WideSplit,
     make_jets,
 )
+from augmentations.random import split
 from tests.toys import toy_jet
 
 ALL = [
@@ -115,7 +116,7 @@ def test_chain_runs_in_order_with_separate_keys() -> None:
     jets = toy_jet(0)
     chain = Chain(Add(1.0), Add(), Add())
     drawn = np.asarray(chain(jax.random.key(0), jets).pt - jets.pt)[0] - 1
-    each = [float(jax.random.uniform(jax.random.fold_in(jax.random.key(0), i))) for i in (1, 2)]
+    each = [float(jax.random.uniform(own)) for own in split(jax.random.key(0), 3)[1:]]
     assert each[0] != each[1]
     np.testing.assert_allclose(drawn, sum(each), atol=1e-4)
     jax.tree.map(np.testing.assert_array_equal, Chain()(jax.random.key(0), jets), jets)
