@@ -26,9 +26,11 @@ def test_top_and_qcd_are_the_reference() -> None:
     }
     assert qcd.window == top.window == Window(0.8, 550.0, 650.0, 2.0)
     assert qcd.veto is not None
-    assert (qcd.veto.scale, qcd.veto.pt_min, qcd.veto.eta_max, qcd.veto.radius) == (50, 475, 2.5, 1.6)
+    assert (qcd.veto.scale, qcd.veto.pt_min, qcd.veto.eta_max) == (50, 490, 2.5)
+    assert qcd.veto.radius == pytest.approx(1.2)
+    assert (qcd.veto.parton_pt_min, qcd.veto.parton_eta_max, qcd.veto.parton_radius) == (525, 2.4, 1.0)
     assert top.veto is not None
-    assert (top.veto.pt_min, top.veto.eta_max, top.veto.pdg) == (475, 3.3, (6,))
+    assert (top.veto.pt_min, top.veto.eta_max, top.veto.radius, top.veto.pdg) == (490, 3.3, 1.6, (6,))
     assert (qcd.label, top.label) == (0, 1)
 
 
