@@ -262,13 +262,15 @@ def _memory(config: Config, state: step.State, data: int, fsdp: int) -> Memory:
 def _kept(config: Config) -> float:
     """Bytes of one view that are there when its backward pass begins.
 
-    The counts of arrays [N, D], [H, N, N] and [N, feed-forward] in a block are those that XLA was found to keep for a
-    CPU in float32. In bfloat16 those are shortened which autodiff keeps so: half of the first two, all of the third.
+    The counts of arrays [N, D], [H, N, N] and [N, feed-forward] in a block are those that XLA was found to keep of
+    `kernels.FORMULAS`, which accelerators compute, when it compiles for a CPU in float32. In bfloat16 those are
+    shortened which autodiff keeps so: half of the first two, all of the third. Training on a CPU keeps less.
     """
     e, n = config.encoder, _slots(config)
     short, long = (0.5, 0.75) if config.precision == "bfloat16" else (1.0, 1.0)
     tokens, attention, hidden = n * e.width, e.heads * n * n, n * e.feedforward
-    block = (14 + 4 * (e.dropout > 0)) * long * tokens + 3 * long * attention + 3 * short * hidden
+    of_tokens, of_attention = (11, 2) if e.dropout else (10, 3)
+    block = of_tokens * long * tokens + of_attention * long * attention + 3 * short * hidden
     outside = 7 * tokens + attention + 3 * sum(units for _, units in _dense(config))
     return FLOAT * (e.layers * block + outside)
 

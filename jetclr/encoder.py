@@ -1,21 +1,22 @@
 """The permutation-invariant transformer encoder and the projection head (the only file that imports haiku).
 
 Shape glossary: N constituents, F features, D model width, H heads, K head width = D / H, W wide units,
-E embedding width. Everything is written for ONE jet and vmapped by the caller.
+E embedding width, P poolings. Everything takes one jet or any batch of jets [*B].
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import jmp
 from jaxtyping import Array, Float, Key
 
+from augmentations import random
 from jetclr.features import FLOOR, Inputs
+from jetclr.kernels import FORMULAS, Kernels, dropout
+from jetclr.kernels import choose as choose_kernels
 
 Params = dict[str, dict[str, Array]]
 Pooling = Literal["pt", "mean"]
@@ -30,6 +31,9 @@ attention take and give bfloat16.
 # Not -inf: a jet without constituents must give finite numbers.
 MASKED_SCORE = -1e9
 
+_DROPOUTS = 4
+"""Places of a block where numbers are dropped, those of the study's transformer layers."""
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -38,7 +42,8 @@ class Encoder:
     `attention="pt"` adds 0.5 log(pT fraction) to the scores of each attended constituent and `pooling="pt"` sums them
     weighted by pT: the continuous mask of arXiv:2108.04253, under which soft constituents fade out. `"plain"`
     and `"mean"` treat all real constituents alike; several poolings are concatenated. `wide` GELU units after
-    pooling, part of the embedding, let a linear probe see non-linear functions of the pooled sums (0: none).
+    pooling, part of the embedding, let a linear probe see non-linear functions of the pooled sums (0: none). `dropout`
+    is the share of numbers dropped in each block: shares of attention, hidden units, and what both halves give.
     """
 
     width: int = 64
@@ -77,48 +82,50 @@ class Head:
 
 
 class Network(NamedTuple):
-    """Pure functions of one jet: `init(key, inputs) -> params`, `apply(params, inputs, key) -> layers`.
+    """Pure functions of one jet or a batch: `init(key, inputs) -> params`, `apply(params, inputs, keys) -> layers`.
 
     `layers` maps names, in order of depth, to vectors: "layer_0" (pooled linear embedding), "layer_1", ... (pooled
     after each block), "embedding" (the default output) and, from the head, "head_1", ..., "projection".
-    `key` drives dropout; None switches it off.
+    `keys`, one for each jet, drive dropout: training has them. None is for the frozen encoder.
     """
 
     init: Callable[[Key[Array, ""], Inputs], Params]
-    apply: Callable[[Params, Inputs, Key[Array, ""] | None], dict[str, Float[Array, " _"]]]
+    apply: Callable[[Params, Inputs, Key[Array, "*B"] | None], dict[str, Float[Array, "*B _"]]]
 
 
-def build(encoder: Encoder, head: Head, precision: Precision = "float32") -> Network:
-    """The network as pure functions."""
+def build(encoder: Encoder, head: Head, precision: Precision = "float32", kernels: Kernels | None = None) -> Network:
+    """The network as pure functions; by which `kernels` it computes is chosen for the machine if not given."""
 
-    def forward(inputs: Inputs, training: bool) -> dict[str, Array]:
-        with _computing_in(precision):
-            layers = _encode(encoder, inputs, training)
-            layers |= _project(head, layers["embedding"])
+    def forward(inputs: Inputs, keys: Key[Array, "*B"] | None) -> dict[str, Array]:
+        short = precision == "bfloat16"
+        parts = _Parts(
+            kernels or choose_kernels(keys is not None, short),
+            jnp.bfloat16 if short else jnp.float32,
+            encoder.dropout if keys is not None else 0.0,
+        )
+        # The defaults of the chips are short, which the name float32 would hide.
+        with jax.default_matmul_precision("tensorfloat32" if precision == "tensorfloat32" else "float32"):
+            layers = _encode(encoder, parts, inputs, keys)
+            layers |= _project(head, parts, layers["embedding"])
         return {name: x.astype(jnp.float32) for name, x in layers.items()}
 
     transformed = hk.transform(forward)
 
     def init(key: Key[Array, ""], inputs: Inputs) -> Params:
-        return transformed.init(key, inputs, False)
+        return transformed.init(key, inputs, None)
 
-    def apply(params: Params, inputs: Inputs, key: Key[Array, ""] | None) -> dict[str, Array]:
-        return transformed.apply(params, key, inputs, key is not None and encoder.dropout > 0)
+    def apply(params: Params, inputs: Inputs, keys: Key[Array, "*B"] | None) -> dict[str, Array]:
+        return transformed.apply(params, None, inputs, keys)
 
     return Network(init, apply)
 
 
-@contextmanager
-def _computing_in(precision: Precision) -> Iterator[None]:
-    """While inside, linear layers and products compute in `precision`."""
-    with ExitStack() as stack:
-        # The defaults of the chips are short, which the name float32 would hide.
-        short = precision == "tensorfloat32"
-        stack.enter_context(jax.default_matmul_precision("tensorfloat32" if short else "float32"))
-        if precision == "bfloat16":
-            policy = jmp.get_policy("params=float32,compute=bfloat16,output=bfloat16")
-            stack.enter_context(hk.mixed_precision.push_policy(hk.Linear, policy))
-        yield
+class _Parts(NamedTuple):
+    """How layers compute."""
+
+    kernels: Kernels
+    dtype: Any  # of what linear layers and products of attention take and give
+    dropout: float
 
 
 def layer_names(encoder: Encoder, head: Head) -> list[str]:
@@ -127,63 +134,104 @@ def layer_names(encoder: Encoder, head: Head) -> list[str]:
     return [*blocks, "embedding", *(f"head_{i + 1}" for i in range(len(head.hidden))), "projection"]
 
 
-def _encode(settings: Encoder, inputs: Inputs, training: bool) -> dict[str, Array]:
-    rate = settings.dropout if training else 0.0
+class _Linear(hk.Module):
+    """Weights and biases as in hk.Linear; `after` the scale and offset of a norm, they are taken into this layer."""
+
+    def __init__(self, units: int, name: str) -> None:
+        super().__init__(name=name)
+        self._units = units
+
+    def __call__(self, parts: _Parts, x: Float[Array, "*B I"], after: "_Norm | None" = None) -> Float[Array, "*B O"]:
+        size = x.shape[-1]
+        w = hk.get_parameter("w", (size, self._units), init=hk.initializers.TruncatedNormal(size**-0.5))
+        b = hk.get_parameter("b", (self._units,), init=jnp.zeros)
+        if after is not None:
+            # On a few weights, not on every constituent; and no sums over constituents for their gradients.
+            w, b = after.scale[:, None] * w, jnp.sum(after.offset[:, None] * w, axis=0) + b
+        return parts.kernels.linear(x.astype(parts.dtype), w.astype(parts.dtype)) + b.astype(parts.dtype)
+
+
+class _Norm(hk.Module):
+    """Scale and offset of a layer norm, as in hk.LayerNorm; whoever takes the normalised numbers applies them."""
+
+    def __init__(self, size: int, name: str) -> None:
+        super().__init__(name=name)
+        self._size = size
+
+    def __call__(self) -> "_Norm":
+        self.scale = hk.get_parameter("scale", (self._size,), init=jnp.ones)
+        self.offset = hk.get_parameter("offset", (self._size,), init=jnp.zeros)
+        return self
+
+
+def _encode(
+    settings: Encoder, parts: _Parts, inputs: Inputs, keys: Key[Array, "*B"] | None
+) -> dict[str, Float[Array, "*B _"]]:
+    normalize, rate = parts.kernels.normalize, parts.dropout
     bias = _attention_bias(settings, inputs)
-    h = hk.Linear(settings.width, name="embed")(inputs.x).astype(jnp.float32)  # and so are all sums of blocks
-    layers = {"layer_0": _pool(settings, h, inputs)}
+    weights = _pooling_weights(settings, inputs)
+    # In training all constituents of all jets are rows: XLA's code for a CPU counts through two axes faster than three.
+    x = inputs.x if keys is None else inputs.x.reshape(-1, inputs.x.shape[-1])
+    h = _Linear(settings.width, "embed")(parts, x).astype(jnp.float32)  # and so are all sums of blocks
+    layers = {"layer_0": _pool(weights, h)}
     for i in range(settings.layers):
-        h = h + _dropout(rate, _attend(settings, _norm(f"attention_norm_{i}", h), bias, f"block_{i}"))
-        h = h + _dropout(rate, _feedforward(settings, _norm(f"feedforward_norm_{i}", h), f"block_{i}"))
-        layers[f"layer_{i + 1}"] = _pool(settings, h, inputs)
-    pooled = _pool(settings, _norm("final_norm", h), inputs)
+        drop = _dropout_keys(rate, keys, i)
+        norm = _Norm(settings.width, f"attention_norm_{i}")()
+        qkv = _Linear(3 * settings.width, f"block_{i}_qkv")(parts, normalize(h), norm)
+        mixed = parts.kernels.attend(rate, qkv.reshape(*bias.shape, 3, settings.heads, -1), bias, drop[0])
+        mixed = _Linear(settings.width, f"block_{i}_out")(parts, mixed.reshape(h.shape))
+        h = h + dropout(rate, mixed.astype(jnp.float32), drop[1])
+        norm = _Norm(settings.width, f"feedforward_norm_{i}")()
+        hidden = parts.kernels.gelu(_Linear(settings.feedforward, f"block_{i}_up")(parts, normalize(h), norm))
+        down = _Linear(settings.width, f"block_{i}_down")(parts, dropout(rate, hidden, drop[2]))
+        h = h + dropout(rate, down.astype(jnp.float32), drop[3])
+        layers[f"layer_{i + 1}"] = _pool(weights, h)
+    pooled = _pool(weights, normalize(h), _Norm(settings.width, "final_norm")())
     if settings.wide:
-        expanded = jax.nn.gelu(hk.Linear(settings.wide, name="wide")(_norm("wide_norm", pooled)))
-        pooled = jnp.concatenate([pooled, expanded])
+        norm = _Norm(pooled.shape[-1], "wide_norm")()
+        expanded = jax.nn.gelu(_Linear(settings.wide, "wide")(parts, FORMULAS.normalize(pooled), norm))
+        pooled = jnp.concatenate([pooled, expanded.astype(jnp.float32)], axis=-1)
     return layers | {"embedding": pooled}
 
 
-def _project(settings: Head, embedding: Float[Array, " E"]) -> dict[str, Array]:
+def _project(settings: Head, parts: _Parts, embedding: Float[Array, "*B E"]) -> dict[str, Float[Array, "*B _"]]:
     layers, h = {}, embedding
     for i, units in enumerate(settings.hidden):
-        h = jax.nn.gelu(hk.Linear(units, name=f"head_{i + 1}")(h))
+        h = jax.nn.gelu(_Linear(units, f"head_{i + 1}")(parts, h))
         layers[f"head_{i + 1}"] = h
-    return layers | {"projection": hk.Linear(settings.width, name="projection")(h)}
+    return layers | {"projection": _Linear(settings.width, "projection")(parts, h)}
 
 
-def _attention_bias(settings: Encoder, inputs: Inputs) -> Float[Array, " N"]:
+def _dropout_keys(rate: float, keys: Key[Array, "*B"] | None, layer: int) -> list[Key[Array, "*B"]] | list[None]:
+    """Of each jet one for the shares of attention, and for what comes out of attention, hidden units and block."""
+    if keys is None or not rate:
+        return [None] * _DROPOUTS
+    here = jax.vmap(lambda key: random.split(jax.random.fold_in(key, layer), _DROPOUTS))(keys.reshape(-1))
+    return [here[:, i].reshape(keys.shape) for i in range(_DROPOUTS)]
+
+
+def _attention_bias(settings: Encoder, inputs: Inputs) -> Float[Array, "*B N"]:
     """Added to every query's score for each key: the continuous mask on real constituents, a floor on padding."""
     weight = 0.5 * jnp.log(jnp.maximum(inputs.z, FLOOR)) if settings.attention == "pt" else 0.0
     return jnp.where(inputs.mask, weight, MASKED_SCORE)
 
 
-def _attend(settings: Encoder, h: Float[Array, "N D"], bias: Float[Array, " N"], name: str) -> Float[Array, "N D"]:
-    n, heads = h.shape[0], settings.heads
-    query, key, value = jnp.split(hk.Linear(3 * settings.width, name=f"{name}_qkv")(h).reshape(n, 3 * heads, -1), 3, 1)
-    products = jnp.einsum("qhk,nhk->hqn", query, key, preferred_element_type=jnp.float32)
-    scores = products / jnp.sqrt(query.shape[-1]) + bias
-    mixed = jnp.einsum("hqn,nhk->qhk", jax.nn.softmax(scores).astype(value.dtype), value)
-    return hk.Linear(settings.width, name=f"{name}_out")(mixed.reshape(n, settings.width))
+def _pooling_weights(settings: Encoder, inputs: Inputs) -> list[Float[Array, "*B N"]]:
+    """Of each pooling the weights of all constituents. Padded rows are not zero (biases), so their weight must be."""
 
-
-def _feedforward(settings: Encoder, h: Float[Array, "N D"], name: str) -> Float[Array, "N D"]:
-    hidden = jax.nn.gelu(hk.Linear(settings.feedforward, name=f"{name}_up")(h))
-    return hk.Linear(settings.width, name=f"{name}_down")(hidden)
-
-
-def _pool(settings: Encoder, h: Float[Array, "N D"], inputs: Inputs) -> Float[Array, " P"]:
-    def weights(pooling: Pooling) -> Float[Array, " N"]:
+    def weights(pooling: Pooling) -> Float[Array, "*B N"]:
         if pooling == "pt":
             return inputs.z
-        return inputs.mask / jnp.maximum(jnp.sum(inputs.mask), 1)
+        return inputs.mask / jnp.maximum(jnp.sum(inputs.mask, axis=-1, keepdims=True), 1)
 
-    # Padded rows of h are not zero (biases), so their weight must be.
-    return jnp.concatenate([weights(pooling) @ h for pooling in settings.pooling])
-
-
-def _norm(name: str, h: Float[Array, "*N D"]) -> Float[Array, "*N D"]:
-    return hk.LayerNorm(-1, create_scale=True, create_offset=True, name=name)(h)
+    return [weights(pooling) for pooling in settings.pooling]
 
 
-def _dropout(rate: float, h: Float[Array, "N D"]) -> Float[Array, "N D"]:
-    return hk.dropout(hk.next_rng_key(), rate, h) if rate else h
+def _pool(weights: list[Float[Array, "*B N"]], h: Array, norm: _Norm | None = None) -> Float[Array, "*B _"]:
+    """The poolings of h [*B N D], or of its rows, one after the other; `norm` scales and shifts h."""
+    by_jet = h.reshape(*weights[0].shape, -1)
+    pooled = [jnp.einsum("...n,...nd->...d", w, by_jet) for w in weights]
+    if norm is not None:
+        shifts = [jnp.sum(w, axis=-1, keepdims=True) for w in weights]
+        pooled = [x * norm.scale + shift * norm.offset for x, shift in zip(pooled, shifts, strict=True)]
+    return jnp.concatenate(pooled, axis=-1)

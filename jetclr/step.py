@@ -140,7 +140,7 @@ def _encode(
 
     def project(params: encoder.Params, views: _Views) -> Float[Array, "M P"]:
         inputs = config.features(views.jets)
-        return jax.vmap(network.apply, (None, 0, 0))(params, inputs, views.keys)["projection"]
+        return network.apply(params, inputs, views.keys)["projection"]
 
     def project_chunks(params: encoder.Params, views: _Views) -> Float[Array, "M P"]:
         z = jax.lax.map(lambda chunk: project(params, chunk), _chunked(views, config.chunks))
@@ -194,7 +194,7 @@ def _jitted_embed(
     network = encoder.build(settings, head)
 
     def embed(params: encoder.Params, batch: Batch) -> dict[str, Array]:
-        outputs = jax.vmap(lambda inputs: network.apply(params, inputs, None))(features(to_jets(batch)))
+        outputs = network.apply(params, features(to_jets(batch)), None)
         return {name: outputs[name] for name in layers}
 
     split = sharding.split(mesh)

@@ -52,11 +52,11 @@ class EncoderTagger:
         jets = jax.tree.map(jnp.asarray, inputs)
         network = self._network()
         if key is None:
-            return jax.vmap(lambda x: network.apply(params, x, None)[READOUT])(self.features(jets))
+            return network.apply(params, self.features(jets), None)[READOUT]
         augment, drop = jax.random.split(key)
         x = self.features(batched(Chain(Rotate(), Reflect()))(augment, jets))
         keys = jax.random.split(drop, jets.pt.shape[0])
-        return jax.vmap(lambda one, k: network.apply(params, one, k)[READOUT])(x, keys)
+        return network.apply(params, x, keys)[READOUT]
 
 
 def start_from(

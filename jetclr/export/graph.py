@@ -87,6 +87,6 @@ class Frozen:
         pt, eta, phi = (columns[name] for name in COORDINATES)
         extras = {name: columns[name] for name in self.extras}
         jets = keep(make_jets(pt, eta, phi, extras), mask > 0.5)
-        found = jax.vmap(lambda inputs: network.apply(params, inputs, None))(self.config.features(jets))
+        found = network.apply(params, self.config.features(jets), None)
         scores = {tail.name: tail.traced(found[tail.layer] if tail.layer else jets) for tail in self.tails}
         return {name: found[name] for name in self.layers} | scores

@@ -144,7 +144,8 @@ class JetEncoder(nn.Module):
         for i in range(encoder["layers"]):
             h = h + self.dropout(self._attend(parts[f"attention_norm_{i}"](h), bias, f"block_{i}"))
             up = parts[f"block_{i}_up"](parts[f"feedforward_norm_{i}"](h))
-            h = h + self.dropout(parts[f"block_{i}_down"](F.gelu(up, approximate="tanh")))
+            hidden = self.dropout(F.gelu(up, approximate="tanh"))
+            h = h + self.dropout(parts[f"block_{i}_down"](hidden))
             yield f"layer_{i + 1}", (weights @ h).flatten(1)
         h = (weights @ parts["final_norm"](h)).flatten(1)
         if encoder["wide"]:
@@ -158,7 +159,9 @@ class JetEncoder(nn.Module):
     def _attend(self, h: Tensor, bias: Tensor, name: str) -> Tensor:
         shape = (3, self.config["encoder"]["heads"], -1)
         query, key, value = self.parts[f"{name}_qkv"](h).unflatten(-1, shape).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=bias.to(query.dtype), dropout_p=self.dropout.p if self.training else 0.0
+        )
         return self.parts[f"{name}_out"](mixed.transpose(1, 2).flatten(2))
 
     def _features(

@@ -45,7 +45,7 @@ def test_the_model_agrees_with_what_xla_makes_of_the_step(data: int, fsdp: int, 
         assert 0 <= found.summed - cost.wire.gradients < 64  # metrics
     else:  # here XLA also moves activations, and sums biases for every constituent
         assert cost.wire.projections + cost.wire.parameters == pytest.approx(found.gathered, rel=0.3)
-        assert cost.wire.gradients == pytest.approx(found.summed, rel=0.2)
+        assert cost.wire.gradients == pytest.approx(found.summed, rel=0.25)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from augmentations import Jets
 from jetclr.encoder import Encoder, Head, Network, Params, build, layer_names
 from jetclr.features import Features
+from jetclr.kernels import BY_HAND, FORMULAS, Kernels
 from tests.toys import toy_jet
 
 FEATURES = Features()
@@ -133,6 +134,21 @@ def test_attention_matches_a_plain_loop() -> None:
     up = up * 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (up + 0.044715 * up**3)))
     h = h + up @ p["block_0_down"]["w"] + p["block_0_down"]["b"]
     np.testing.assert_allclose(found, np.concatenate([h.mean(0), z[real] @ h]), atol=2e-5)
+
+
+def test_both_ways_of_computing_give_one_network_and_one_gradient() -> None:
+    settings = Encoder(width=16, layers=2, heads=2, feedforward=32, dropout=0.3, wide=24)
+    _, params = made(settings)
+    inputs = jax.tree.map(lambda *x: jnp.stack(x), *(FEATURES(toy_jet(seed)) for seed in range(5)))
+    keys = jax.random.split(jax.random.key(2), 5)
+
+    def loss(params: Params, way: Kernels) -> jax.Array:
+        return jnp.mean(build(settings, HEAD, kernels=way).apply(params, inputs, keys)["projection"] ** 2)
+
+    ours, theirs = (jax.value_and_grad(loss)(params, way) for way in (BY_HAND, FORMULAS))
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5)
+    for x, y in zip(jax.tree.leaves(ours[1]), jax.tree.leaves(theirs[1]), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5 * max(float(jnp.abs(y).max()), 1e-3))
 
 
 def test_every_named_layer_is_returned_with_the_head_last() -> None:

@@ -102,20 +102,40 @@ def test_jets_without_slots_are_empty_jets(folder: Path) -> None:
         assert encoder(*torch.zeros(3, 0, 5)).shape == (0, found.shape[1])
 
 
-def test_dropout_falls_on_the_sums_of_each_block_while_training(folder: Path) -> None:
-    """Without attention and with one constituent, layer_1 - layer_0 is the feed-forward part: kept and scaled, or 0."""
-    encoder = JetEncoder.from_file(folder / "defaults")
-    for parameter in encoder.parts["block_0_out"].parameters():
-        parameter.data.zero_()
+def blocks(encoder: JetEncoder) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the first block adds to 4,000 times one constituent: frozen and in training."""
     jet = [torch.tensor([[x]]).expand(4000, 1) for x in (50.0, 0.3, -0.2)]
     with torch.no_grad():
         still, moved = encoder.all_layers(*jet), encoder.train().all_layers(*jet)
-        part, kept = still["layer_1"] - still["layer_0"], moved["layer_1"] - moved["layer_0"]
+        torch.testing.assert_close(encoder.eval()(*jet), still["layer_0"])
+    return still["layer_1"] - still["layer_0"], moved["layer_1"] - moved["layer_0"]
+
+
+@pytest.mark.parametrize("half", ["out", "down"])
+def test_dropout_falls_on_what_each_half_of_a_block_adds(folder: Path, half: str) -> None:
+    """Where a half gives its bias and the other nothing, numbers are kept and scaled, or 0."""
+    encoder = JetEncoder.from_file(folder / "defaults")
+    for name in ("out", "down"):
+        part = encoder.parts[f"block_0_{name}"]
+        part.weight.data.zero_()
+        part.bias.data.fill_(1.5 if name == half else 0.0)
+    added, kept = blocks(encoder)
     dropped = kept.abs() < 1e-6
     assert dropped[:, :8].double().mean() == pytest.approx(0.25, abs=0.02)  # 6 standard deviations
-    torch.testing.assert_close(kept[~dropped], part[~dropped] / 0.75, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(kept[~dropped], added[~dropped] / 0.75, atol=1e-5, rtol=1e-4)
     assert not torch.equal(dropped[0, :8], dropped[1, :8]) or not torch.equal(dropped[0, :8], dropped[2, :8])
-    torch.testing.assert_close(encoder.eval()(*jet), still["layer_0"])
+
+
+@pytest.mark.parametrize("other", ["out", "down"])
+def test_dropout_falls_on_shares_of_attention_and_on_hidden_units_too(folder: Path, other: str) -> None:
+    """Without the other half: more values than kept and dropped, and the mean is that of the frozen encoder."""
+    encoder = JetEncoder.from_file(folder / "defaults")
+    for parameter in encoder.parts[f"block_0_{other}"].parameters():
+        parameter.data.zero_()
+    added, kept = blocks(encoder)
+    assert len(kept[:, 0].unique()) > 3
+    error = kept.std(0) / len(kept) ** 0.5
+    assert ((kept.mean(0) - added[0]).abs() < 6 * error + 1e-6).all()
 
 
 def test_what_was_fine_tuned_is_written_and_read_again(folder: Path, tmp_path: Path) -> None:
