@@ -40,7 +40,7 @@ def _named_config(arguments: list[str], usage: str) -> Any:
 def run_pretrain(arguments: list[str]) -> int:
     """Parse `pretrain` against the settings of its config file, and run it."""
     from jetclr import config as configs
-    from jetclr import distributed
+    from jetclr import distributed, startup
     from jetclr.train import pretrain as run
 
     loaded = _named_config(arguments, "jetclr pretrain CONFIG.py --workdir RUN")
@@ -66,6 +66,8 @@ def run_pretrain(arguments: list[str]) -> int:
     except ValueError as error:  # of settings that cannot be
         raise UserError(str(error)) from None
     with distributed.joined(chosen.peers):
+        if distributed.several():
+            startup.forget_programs()
         outcome = run(chosen.config, chosen.workdir, stop_at=chosen.stop_at, profile=chosen.profile)
         if distributed.is_first():
             state = "finished" if outcome.step >= chosen.config.steps else "stopped, saved; the same command resumes"
