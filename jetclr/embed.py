@@ -5,15 +5,18 @@ Reading and padding, encoding, and writing go on at the same time: each is a thr
 
 import hashlib
 import json
+import math
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float, Float32, Int64
 
 from jetclr import __version__, encoder, sharding, step
@@ -21,6 +24,7 @@ from jetclr import config as configs
 from jetclr.checkpoint import Which
 from jetclr.config import Config
 from jetclr.data.ahead import ahead
+from jetclr.data.buckets import Piece, choose_lengths, cut, filled, multiplicities
 from jetclr.data.chunk import COORDINATES
 from jetclr.data.columns import SHARD, WHOLE, new_file, refuse_output, settings_of
 from jetclr.data.keys import Passed
@@ -29,17 +33,28 @@ from jetclr.data.pipeline import Batch, sequential_batches
 from jetclr.data.shard import Shard, jets_to_do
 from jetclr.data.sinks.format import Sink
 from jetclr.data.store import Store, make_parent
+from jetclr.data.units import cores
 from jetclr.errors import UserError
 from jetclr.progress import jet_progress
 from jetclr.run import Run, open_run, parameters_sha256, refuse_unknown_layers
 
-BATCH = 512
-"""Jets encoded at once, split over this process's devices; see `batch_jets`.
+BATCH = 2048
+"""Jets that are read, encoded and written at once; parts of the work (`Shard`, `Parts`) are whole batches.
 
-The last batch is filled up with empty jets, so one compilation serves all.
+A batch is cut into pieces by multiplicity (`buckets.cut`), alone, so that jets of a batch get the same numbers wherever
+the work is begun.
 """
 
-AHEAD = 4
+SLOTS = {"cpu": 2048}
+"""Slots of a piece on each device: on a processor those whose arrays stay in its caches, which is twice as fast."""
+
+MANY_SLOTS = 16384
+"""`SLOTS` of an accelerator."""
+
+SAMPLE = 16
+"""Stretches of 1,024 jets, all over those to be encoded, by whose multiplicities padded lengths are chosen."""
+
+AHEAD = 2
 """Batches that may be read, and as many that may be encoded, before they are asked for."""
 
 Layers = dict[str, Float32[np.ndarray, "B _"]]
@@ -47,81 +62,149 @@ Stream = Generator[dict[str, Float[np.ndarray, "B _"]], None, None]
 Precision = Literal["f32", "f16"]
 
 
-def batch_jets() -> int:
-    """BATCH, rounded up to a multiple of this process's devices."""
-    devices = sharding.local_mesh().size
-    return -(-BATCH // devices) * devices
-
-
 def encode_batches(
-    config: Config, params: encoder.Params, batches: Iterable[tuple[Batch, int]], layers: Sequence[str]
+    config: Config,
+    params: encoder.Params,
+    batches: Iterable[tuple[Batch, int]],
+    layers: Sequence[str],
+    lengths: tuple[int, ...] = (),
 ) -> Iterator[Layers]:
-    """The asked-for layers of padded batches, each of `batch_jets()` rows of which the first so many are jets.
+    """The asked-for layers of padded batches, of which the first so many rows are jets.
 
-    Without dropout or augmentation.
+    Without dropout or augmentation. With `lengths` (`lengths_for`) no jet is padded further than to the next of them.
     """
-    one = Encoding("", config, params, tuple(layers))
-    return _encode([one], (((batch,), jets) for batch, jets in batches))
+    one = Encoding("", config, params, tuple(layers), lengths)
+    return _encode([one], (([one.pieces(batch, jets)], jets) for batch, jets in batches))
 
 
 def embed_jets(
     config: Config, params: encoder.Params, store: Store, indices: Int64[np.ndarray, " jets"], layers: Sequence[str]
 ) -> Layers:
     """The asked-for layers of the jets `indices`, in order, in memory: name -> [jets, width]."""
-    pieces = list(stream_encodings([Encoding("", config, params, tuple(layers))], store, indices))
+    one = Encoding("", config, params, tuple(layers), lengths_for(config, store, indices))
+    pieces = list(stream_encodings([one], store, indices))
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in layers}
+
+
+def lengths_for(config: Config, store: Store, indices: Int64[np.ndarray, " jets"]) -> tuple[int, ...]:
+    """Padded lengths by which the jets `indices` are encoded soonest, with the time to load each program counted in."""
+    most = config.data.constituents
+    starts = np.unique(np.linspace(0, max(len(indices) - 1024, 0), SAMPLE).astype(np.int64))
+    sample = np.unique(np.concatenate([np.arange(start, min(start + 1024, len(indices))) for start in starts]))
+    return choose_lengths(multiplicities(store, indices[sample], most), most, len(indices))
+
+
+class _Filled(NamedTuple):
+    """Jets of a batch by their `rows`, padded, with empty jets to fill up the piece."""
+
+    rows: Int64[np.ndarray, " jets"]
+    columns: Batch
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """Layers of one encoder, and what their names begin with where there are several encoders."""
+    """Layers of one encoder, what their names begin with where there are several, and the lengths it pads jets to.
+
+    Without `lengths` all are padded to `data.constituents`. Another number of slots rounds otherwise: layers differ by
+    a few parts in a million at most.
+    """
 
     prefix: str
     config: Config
     params: encoder.Params
     layers: tuple[str, ...]
+    lengths: tuple[int, ...] = ()
 
-    def sees(self, batch: Batch) -> Batch:
-        """What this encoder takes of a batch that was read for several."""
-        data = self.config.data
-        return {name: batch[name][:, : data.constituents] for name in (*COORDINATES, *data.extras)}
+    def pieces(self, batch: Batch, jets: int) -> list[_Filled]:
+        """What this encoder takes of the first `jets` of a batch that was read for several."""
+        data, devices = self.config.data, jax.local_device_count()
+        slots = SLOTS.get(jax.default_backend(), MANY_SLOTS) * devices
+        seen = {name: batch[name][:jets, : data.constituents] for name in (*COORDINATES, *data.extras)}
+        pieces = cut(filled(seen["pt"]), self.lengths or (data.constituents,), slots, math.lcm(8, devices))
+        return [_Filled(piece.rows, {name: _taken(x, piece) for name, x in seen.items()}) for piece in pieces]
+
+    def call(self, mesh: Mesh) -> Callable[[_Filled], Layers]:
+        """What gives the layers of a piece, with the parameters on the devices of the mesh."""
+        embed, split = step.make_embed(self.config, self.layers, mesh), sharding.split(mesh)
+        params = jax.device_put(self.params, sharding.everywhere(mesh))
+
+        def layers(piece: _Filled) -> Layers:
+            found = embed(params, jax.device_put(piece.columns, split))
+            # In the order that was asked for, which jax does not keep.
+            return {self.prefix + name: np.asarray(found[name])[: len(piece.rows)] for name in self.layers}
+
+        return layers
+
+
+def _taken(values: Float32[np.ndarray, "B N"], piece: Piece) -> Float32[np.ndarray, "S L"]:
+    out = np.zeros((piece.size, piece.length), np.float32)
+    there = values[piece.rows, : piece.length]
+    out[: len(there), : there.shape[1]] = there
+    return out
 
 
 def stream_encodings(encodings: Sequence[Encoding], store: Store, indices: Int64[np.ndarray, " jets"]) -> Stream:
     """Layers of one or several encoders for the jets `indices`, which are read once, in order, a batch at a time."""
     slots = max(one.config.data.constituents for one in encodings)
     extras = tuple(dict.fromkeys(name for one in encodings for name in one.config.data.extras))
-    batches = sequential_batches(store, indices, batch_jets(), slots, extras)
-    shown = ((tuple(one.sees(batch) for one in encodings), jets) for batch, jets in batches)
+    batches = sequential_batches(store, indices, BATCH, slots, extras)
+    shown = (([one.pieces(batch, jets) for one in encodings], jets) for batch, jets in batches)
     with ahead(shown, AHEAD) as read, ahead(_encode(encodings, read), AHEAD) as encoded:
         yield from encoded
 
 
-def _encode(
-    encodings: Sequence[Encoding], batches: Iterable[tuple[tuple[Batch, ...], int]]
-) -> Iterator[dict[str, Float32[np.ndarray, "B _"]]]:
-    """Layers of batches, one for each encoding; the next batch is computed while the one before is fetched."""
+class _Piece(NamedTuple):
+    """A piece on its way: its layers, the rows of the batch's `table` that they belong in, and if it is the last."""
+
+    layers: Future[Layers]
+    rows: Int64[np.ndarray, " jets"]
+    table: Layers
+    jets: int
+    last: bool
+
+    def finish(self) -> Iterator[Layers]:
+        """Wait for the layers; the batch's table, where it is whole with them."""
+        for name, values in self.layers.result().items():
+            if name not in self.table:
+                self.table[name] = np.empty((self.jets, values.shape[1]), values.dtype)
+            self.table[name][self.rows] = values
+        if self.last:
+            yield self.table
+
+
+def _streams() -> int:
+    """Pieces that are encoded at the same time, each in a thread.
+
+    On a processor one a core: XLA shares out the work of a single one, but small products hardly gain by it. Elsewhere
+    the second is sent to the device while the first is fetched.
+    """
+    return max(cores() // jax.local_device_count(), 1) if jax.default_backend() == "cpu" else 2
+
+
+def _encode(encodings: Sequence[Encoding], batches: Iterable[tuple[list[list[_Filled]], int]]) -> Iterator[Layers]:
+    """Layers of batches, whose pieces are given for each encoding."""
+    streams = _streams()
+    waiting: deque[_Piece] = deque()
+    with ThreadPoolExecutor(streams) as pool:
+        for begun in _begun(pool, encodings, batches):
+            waiting.append(begun)
+            if len(waiting) > 2 * streams:  # none is idle while this one waits
+                yield from waiting.popleft().finish()
+        while waiting:
+            yield from waiting.popleft().finish()
+
+
+def _begun(
+    pool: ThreadPoolExecutor, encodings: Sequence[Encoding], batches: Iterable[tuple[list[list[_Filled]], int]]
+) -> Iterator[_Piece]:
     mesh = sharding.local_mesh()
-    split = sharding.split(mesh)
-    embeds = [step.make_embed(one.config, one.layers, mesh) for one in encodings]
-    waiting: deque[tuple[dict[str, jax.Array], int]] = deque()
-
-    def fetched() -> dict[str, np.ndarray]:
-        found, jets = waiting.popleft()
-        return {name: np.asarray(x)[:jets] for name, x in found.items()}
-
+    calls = [one.call(mesh) for one in encodings]
     for batch, jets in batches:
-        found: dict[str, jax.Array] = {}
-        for one, embed, mine in zip(encodings, embeds, batch, strict=True):
-            layers = embed(one.params, jax.device_put(mine, split))
-            found |= {one.prefix + name: layers[name] for name in one.layers}  # in this order, which jax does not keep
-        for array in found.values():
-            array.copy_to_host_async()
-        waiting.append((found, jets))
-        if len(waiting) > 1:
-            yield fetched()
-    while waiting:
-        yield fetched()
+        table: Layers = {}
+        for number, (call, pieces) in enumerate(zip(calls, batch, strict=True), 1):
+            for piece in pieces:
+                last = number == len(calls) and piece is pieces[-1]
+                yield _Piece(pool.submit(call, piece), piece.rows, table, jets, last)
 
 
 def embed_store(
@@ -157,11 +240,11 @@ def embed_store(
     if len({path.resolve().name for path in paths}) < len(paths):
         raise UserError(f"runs of one pass need folders of different names, got {', '.join(map(str, paths))}")
     runs = {path.resolve().name: open_run(path, which) for path in paths}
-    encodings = [_encoding(name if also else "", run, layers) for name, run in runs.items()]
+    encodings = [_encoding(name if also else "", run, store, layers) for name, run in runs.items()]
     names = [one.prefix + layer for one in encodings for layer in one.layers] + list(passed.names)
     if doubled := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{doubled[0]!r} would name a layer and a column of the jets; leave it out with --columns")
-    jets = jets_to_do(shard, len(store), batch_jets())
+    jets = jets_to_do(shard, len(store), BATCH)
     attributes = _attributes(runs, store)
     whole = _whole(runs, store, names)
     told = attributes if shard is None else attributes | {SHARD: str(shard), WHOLE: json.dumps(whole)}
@@ -169,9 +252,9 @@ def embed_store(
     make_parent(out)
     with (
         work_folder(out, settings_of(attributes) | whole | own) as folder,
-        new_file(out, told, batch_jets(), folder=folder) as sink,
+        new_file(out, told, BATCH, folder=folder) as sink,
     ):
-        parts = Parts(folder, jets, batch_jets())
+        parts = Parts(folder, jets, BATCH)
 
         def make(rest: range) -> Stream:
             pieces = stream_encodings(encodings, store, np.arange(rest.start, rest.stop))
@@ -195,9 +278,11 @@ def _write(sink: Sink, pieces: Stream, passed: Passed, jets: range, done: int) -
     return widths
 
 
-def _encoding(name: str, run: Run, layers: Sequence[str]) -> Encoding:
+def _encoding(name: str, run: Run, store: Store, layers: Sequence[str]) -> Encoding:
     refuse_unknown_layers(run, layers)
-    return Encoding(f"{name}_" if name else "", run.config, run.params, tuple(dict.fromkeys(layers)))
+    # By all jets, also where only a shard or what is left of them is encoded, so that all get the same numbers.
+    lengths = lengths_for(run.config, store, np.arange(len(store)))
+    return Encoding(f"{name}_" if name else "", run.config, run.params, tuple(dict.fromkeys(layers)), lengths)
 
 
 def _checked(pieces: Stream, start: int, dtype: Precision, told: str) -> Stream:
@@ -236,7 +321,7 @@ def _whole(runs: Mapping[str, Run], store: Store, names: Sequence[str]) -> dict[
     parameters = {name: parameters_sha256(run.params) for name, run in runs.items()}
     return {
         "jets": len(store),
-        "unit_jets": batch_jets(),
+        "unit_jets": BATCH,
         "columns": list(names),
         "parameters_sha256": parameters if len(runs) > 1 else next(iter(parameters.values())),
         "stores_sha256": hashlib.sha256(json.dumps(store.metadata).encode()).hexdigest(),

@@ -25,7 +25,8 @@ from jetclr.config import Config, to_dict
 from jetclr.data.pipeline import Batch, sequential_batches
 from jetclr.data.readers.checks import reading
 from jetclr.data.readers.hdf5 import opened
-from jetclr.embed import batch_jets, encode_batches
+from jetclr.embed import BATCH as ENCODED_AT_ONCE
+from jetclr.embed import encode_batches
 from jetclr.errors import UserError
 from jetclr.run import open_run, parameters_sha256
 
@@ -160,7 +161,7 @@ class Encoded:
             # Where angles are as they come, they were in pretraining too.
             centred = self.config.features.center
             return {ON_JETS: jets_of(part, self.constituents, self.extras, change, centred=centred)}
-        jets = batches(part, batch_jets(), self.constituents, self.extras, change)
+        jets = batches(part, ENCODED_AT_ONCE, self.constituents, self.extras, change)
         return _filled(encode_batches(self.config, self.params, jets, layers), len(part.indices))
 
     def embed(self, jets: Jets) -> Table:
@@ -170,7 +171,7 @@ class Encoded:
         """Layers of padded jets [B, N]."""
         columns = {"pt": jets.pt, "eta": jets.eta, "phi": jets.phi, **jets.extras}
         arrays = {name: np.where(jets.mask, x, 0).astype(np.float32) for name, x in columns.items()}
-        pieces = encode_batches(self.config, self.params, _pieces(arrays, batch_jets()), layers)
+        pieces = encode_batches(self.config, self.params, _pieces(arrays, ENCODED_AT_ONCE), layers)
         return _filled(pieces, len(arrays["pt"]))
 
 

@@ -15,7 +15,7 @@ from jetclr.data.lock import only_process
 from jetclr.data.units import SETTINGS, open_work_folder
 from jetclr.errors import UserError
 
-PART_BATCHES = 64
+PART_BATCHES = 16
 """Batches in a part: what a kill costs at most."""
 
 Batches = Generator[dict[str, np.ndarray], None, None]

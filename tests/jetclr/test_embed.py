@@ -15,13 +15,13 @@ import uproot
 
 from jetclr import embed, sharding, step
 from jetclr.cli import main
-from jetclr.data import parts
+from jetclr.data import buckets, parts
 from jetclr.data.keys import Passed
 from jetclr.data.sinks.hdf5 import Hdf5Sink
 from jetclr.data.store import Store, StoreWriter
 from jetclr.errors import UserError
 from jetclr.run import open_run
-from tests.toys import toy_chunk
+from tests.toys import toy_batch, toy_chunk
 
 
 def test_all_formats_hold_the_same_and_agree_with_the_encoder(
@@ -64,13 +64,67 @@ def test_several_stores_are_embedded_one_after_the_other(run: Path, stores: dict
         np.testing.assert_allclose(both["embedding"][300:], second["embedding"][:], atol=1e-6)
 
 
-def test_the_size_of_batches_does_not_show(run: Path, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def cut_short(monkeypatch: pytest.MonkeyPatch, batch: int = 64) -> None:
+    """Batches of several pieces of 8 jets, of as many lengths as there can be."""
+    monkeypatch.setattr(embed, "BATCH", batch)
+    monkeypatch.setattr(embed, "SLOTS", {"cpu": 1})
+    monkeypatch.setattr(buckets, "PROGRAM_SLOTS", 0.5)
+
+
+def test_neither_batches_nor_pieces_show(run: Path, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each jet gets, in its place, what the encoder makes of it alone with all its padding."""
     opened, store = open_run(run), Store(stores["fit"])
+    indices = np.random.default_rng(1).integers(300, size=133)
+    slots, layers = opened.config.data.constituents, ("embedding", "layer_0")
+    encode = step.make_embed(opened.config, layers, sharding.local_mesh())
+    expected = encode(opened.params, store.gather(np.resize(indices, 136), slots))
+    shapes = set()
+    make = step.make_embed
+
+    def noted(*settings: Any) -> Any:
+        call = make(*settings)
+        return lambda params, batch: shapes.add(batch["pt"].shape) or call(params, batch)
+
+    monkeypatch.setattr(step, "make_embed", noted)
+    for batch in (None, 64, 7):
+        if batch:
+            cut_short(monkeypatch, batch)
+        found = embed.embed_jets(opened.config, opened.params, store, indices, layers)
+        assert list(found) == list(layers)
+        for name in layers:
+            np.testing.assert_allclose(found[name], np.asarray(expected[name])[:133], rtol=1e-5, atol=2e-6)
+        again = embed.embed_jets(opened.config, opened.params, store, indices, layers)
+        np.testing.assert_array_equal(found["embedding"], again["embedding"])
+    assert {size for size, length in shapes if length < slots} == {8}
+    assert len(shapes) > 2
+
+
+def test_pieces_at_the_same_time_give_the_same(
+    run: Path, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the byte, and each batch in its place; on one device, where there are several threads."""
+    opened, store = open_run(run), Store(stores["fit"])
+    monkeypatch.setattr(sharding, "local_mesh", lambda: sharding.make_mesh(sharding.Devices(data=1), 8))
+    cut_short(monkeypatch)
     found = []
-    for batch in (512, 7):
-        monkeypatch.setattr(embed, "BATCH", batch)
-        found.append(embed.embed_jets(opened.config, opened.params, store, np.arange(33), ("embedding",))["embedding"])
-    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+    for streams in (1, 3):
+        monkeypatch.setattr(embed, "_streams", lambda streams=streams: streams)
+        found.append(embed.embed_jets(opened.config, opened.params, store, np.arange(300), ("embedding",))["embedding"])
+    np.testing.assert_array_equal(*found)
+
+
+def test_changed_jets_with_holes_keep_all_their_constituents(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `encode_batches` gets them: constituents anywhere, some jets without any, fewer jets than rows."""
+    opened = open_run(run)
+    slots = opened.config.data.constituents
+    batch = toy_batch(0, 24, slots)
+    there = np.random.default_rng(0).random((24, slots)) < np.linspace(0, 0.4, 24)[:, None]
+    batch = {name: np.where(there, np.asarray(x), 0).astype(np.float32) for name, x in batch.items()}
+    expected = step.make_embed(opened.config, ("embedding",), sharding.local_mesh())(opened.params, batch)["embedding"]
+    cut_short(monkeypatch)
+    (found,) = embed.encode_batches(opened.config, opened.params, [(batch, 21)], ("embedding",), (8, slots))
+    assert found["embedding"].shape[0] == 21
+    np.testing.assert_allclose(found["embedding"], np.asarray(expected)[:21], rtol=1e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +139,11 @@ def test_the_size_of_batches_does_not_show(run: Path, stores: dict[str, Path], m
         ("e.h5", ["--layers"], "no layer was named"),
         ("there.h5", [], "already exists"),
         ("e.h5", ["--shard", "2/2"], "shard is '2/2'; it must be I/N with I from 0 to N - 1"),
-        ("e.h5", ["--shard", "0/2"], "shard 0/2 holds no jets: 300 jets come in units of 512, so N of --shard I/N may"),
+        (
+            "e.h5",
+            ["--shard", "0/2"],
+            "shard 0/2 holds no jets: 300 jets come in units of 2,048, so N of --shard I/N may",
+        ),
     ],
 )
 def test_bad_requests_get_one_sentence_and_leave_nothing(
@@ -188,7 +246,8 @@ def test_what_is_too_large_for_half_precision_is_refused() -> None:
 def test_several_runs_in_one_pass_give_what_each_gives(
     run: Path, stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where one sees fewer constituents; each jet is read once."""
+    """Also where one sees fewer constituents, so that jets are grouped otherwise; each jet is read once."""
+    cut_short(monkeypatch)
     short = tmp_path / "short"
     shutil.copytree(run, short)
     config = json.loads((short / "config.json").read_text())
@@ -224,10 +283,11 @@ INTERRUPTED = """
 import os, signal, sys
 from jetclr import embed
 from jetclr.cli import main
-from jetclr.data import parts
+from jetclr.data import buckets, parts
 from jetclr.data.sinks.arrow import ParquetSink
 
 embed.BATCH, parts.PART_BATCHES = 64, 1
+embed.SLOTS, buckets.PROGRAM_SLOTS = {"cpu": 1}, 0.5
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit one that is ignored
 append, calls = ParquetSink.append, iter(range(3))
 
@@ -260,7 +320,7 @@ def test_the_same_command_goes_on_after_any_end(
     assert not (tmp_path / "e.parquet").exists()
     assert sorted(path.name for path in folder.glob("part-*")) == [f"part-{i:05d}.arrow" for i in range(3)]
 
-    monkeypatch.setattr(embed, "BATCH", 64)
+    cut_short(monkeypatch)
     monkeypatch.setattr(parts, "PART_BATCHES", 1)
     assert main([*command, "--dtype", "f16"]) == 1
     assert "was begun with dtype = f32, not f16; repeat the former command" in capsys.readouterr().err

@@ -1,3 +1,4 @@
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetclr.data.buckets import GROUPS, choose_layout, fits, multiplicities, padding
+from jetclr.data import buckets
+from jetclr.data.buckets import GROUPS, choose_layout, choose_lengths, cut, filled, fits, multiplicities, padding
 from jetclr.data.pipeline import BatchSource
 from jetclr.data.sampling import Sampling
 from jetclr.data.store import Store
@@ -147,3 +149,51 @@ def test_buckets_that_help_nothing_leave_one_piece(stores: dict[str, Path], buck
     made = source(Store(stores["train"]), buckets=buckets, batch=16)
     assert sum(jets for jets, _ in made.layout) == 16
     assert len(made[0]) == len(made.layout)
+
+
+def test_lengths_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the jets have 5 constituents and half 30: a second length saves 22 slots a jet of the short half."""
+    counts = np.array([5, 30])
+    for jets, expected in ((100, (8, 30)), (90, (30,))):
+        monkeypatch.setattr(buckets, "PROGRAM_SLOTS", 1_000)
+        assert choose_lengths(counts, 30, jets) == expected
+    monkeypatch.setattr(buckets, "PROGRAM_SLOTS", 0.5)
+    assert choose_lengths(np.array([5, 29]), 29, 100) == (8, 29)
+    assert choose_lengths(counts, 7, 100) == (7,)  # shorter than a step
+    assert choose_lengths(counts[:0], 30, 0) == (30,)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 4_000))
+def test_no_other_lengths_cost_less(seed: int, most: int, jets: int) -> None:
+    counts = np.minimum(np.random.default_rng(seed).poisson(20, 50), most)
+    chosen = choose_lengths(counts, most, jets)
+    assert list(chosen) == sorted(set(chosen))
+
+    def cost(lengths: tuple[int, ...]) -> float:
+        padded = sum(min(length for length in lengths if length >= count) for count in counts.tolist())
+        return padded * jets / len(counts) + buckets.PROGRAM_SLOTS * len(lengths)
+
+    shorter = range(buckets.STEP, most, buckets.STEP)
+    ways = [(*few, most) for n in range(len(shorter) + 1) for few in combinations(shorter, n)]
+    assert cost(chosen) == pytest.approx(min(map(cost, ways)))
+
+
+@given(st.integers(0, 10_000), st.integers(0, 200), st.integers(1, 500), st.sampled_from([1, 8, 24]))
+def test_pieces_hold_every_jet_once_and_whole(seed: int, jets: int, slots: int, unit: int) -> None:
+    rng = np.random.default_rng(seed)
+    counts, lengths = rng.integers(0, 31, jets), (8, 16, 30)
+    pieces = cut(counts, lengths, slots, unit)
+    rows = np.concatenate([np.zeros(0, np.int64), *(piece.rows for piece in pieces)])
+    np.testing.assert_array_equal(np.sort(rows), np.arange(jets))
+    assert (np.diff(counts[rows]) <= 0).all()
+    for number, piece in enumerate(pieces, 1):
+        assert piece.length == min(length for length in lengths if length >= counts[piece.rows].max())
+        assert piece.size == len(piece.rows) or (number == len(pieces) and piece.size > len(piece.rows))
+        assert piece.size % unit == 0
+        assert piece.size == unit or piece.size * piece.length <= slots
+    assert len({(piece.size, piece.length) for piece in pieces}) <= len(lengths)  # a program for each length
+
+
+def test_slots_are_filled_up_to_the_last_constituent() -> None:
+    pt = np.array([[3, 2, 1], [3, 0, 0], [0, 0, 0], [0, 2, 0], [np.nan, np.nan, 0]], np.float32)
+    np.testing.assert_array_equal(filled(pt), [3, 1, 0, 2, 2])
