@@ -1,6 +1,7 @@
 """Every example in the README and in docs/ runs, in the order it stands there, on small inputs."""
 
 import importlib
+import json
 import re
 import shlex
 import sys
@@ -123,6 +124,16 @@ def test_every_documented_example_runs(pages: tuple[str, ...], tmp_path: Path, m
         assert main(words) == 0, command
         for out in outputs(words):
             assert out.exists(), command
+
+
+@pytest.mark.slow  # compiles the networks that are measured, in processes of their own
+@pytest.mark.parametrize("command", [command for _, command in examples(("docs/performance.md",))])
+def test_every_measurement_of_the_performance_page_runs(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    few = {"train": "--steps 1", "augment": "--steps 1 --batch 32", "scaling": "--steps 1 --devices 1"}
+    few |= {"embed": "--seconds 0.1 --batch 32", "generate": "--jets 4"}
+    words = shlex.split(command)[1:]
+    assert main([*words, "--repeats", "1", *few[words[1]].split()]) == 0
+    assert all(json.loads(line)["bench"] == words[1] for line in capsys.readouterr().out.splitlines())
 
 
 def test_every_flag_of_make_demo_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

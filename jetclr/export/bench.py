@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jetclr import sharding, step
-from jetclr.bench import fresh_processes, refuse_settings
+from jetclr.bench.machine import fresh_processes, refuse_settings
 from jetclr.checkpoint import Which
 from jetclr.data.store import Store
 from jetclr.data.units import cores

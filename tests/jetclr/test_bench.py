@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jetclr import bench
-from jetclr.bench import bench_data
+from jetclr.bench import data, machine
+from jetclr.bench.data import bench_data
 from jetclr.cli import main
 from jetclr.errors import UserError
 from tests.conftest import write_toy_store
@@ -46,18 +46,44 @@ def test_reading_is_measured(store: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_runs_of_several_processes_count_from_the_first_start_to_the_last_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """They need not overlap, and then they share nothing."""
-    monkeypatch.setattr(bench, "_read_part", _part)
-    run = bench._read([], 8, 5, 1.0, 2)
-    assert run == bench._Run(20, 1.0, 4.0, 3.0, 200.0)
+    monkeypatch.setattr(data, "_read_part", _part)
+    run = data._read([], 8, 5, 1.0, 2)
+    assert run == data._Run(20, 1.0, 4.0, 3.0, 200.0)
 
 
-def _part(*arguments: object) -> bench._Run:
+def _part(*arguments: object) -> data._Run:
     part = arguments[4]
-    return bench._Run(10, 1.0 + 2 * part, 2.0 + 2 * part, 1.5, 100.0)  # type: ignore[operator]
+    return data._Run(10, 1.0 + 2 * part, 2.0 + 2 * part, 1.5, 100.0)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["train", "run"], "bench train takes no path, and got run"),
+        (["train", "--jets", "5", "--formats", ".h5", ".root"], "bench train does not take --jets, --formats"),
+        (["train", "--python", "python9"], "name one"),
+        (["train", "--steps", "0"], "--steps is 0; it must be at least 1"),
+        (["augment", "--precision", "bfloat16"], "bench augment does not take --precision"),
+        (["scaling", "--devices", "0"], "--devices is 0; it must be at least 1"),
+        (["scaling", "--against", "peer.py"], "bench scaling does not take --against"),
+        (["generate", "--size", "small"], "bench generate does not take --size"),
+        (["generate", "--jets", "1"], "--jets is 1; it must be at least 2"),
+        (["embed", "--size", "small", "--formats", ".root"], "bench embed --size does not take --formats"),
+        (["embed", "run", "--size", "small"], "bench embed --size takes no path, and got run"),
+        (["embed"], "measures one run, and got 0 paths"),
+        (["data"], "name some"),
+        (["data", "nothing", "--steps", "3"], "bench data does not take --steps"),
+    ],
+)
+def test_options_that_belong_to_another_measurement(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *words]) == 1
+    assert says in " ".join(capsys.readouterr().err.split())
 
 
 def _cut_short() -> None:
-    with bench.fresh_processes(1) as pool:
+    with machine.fresh_processes(1) as pool:
         pool.submit(time.sleep, 60)
         raise KeyboardInterrupt
 

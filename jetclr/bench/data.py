@@ -1,31 +1,24 @@
-"""`jetclr bench`: speed and memory of the parts, measured on this machine, as JSON lines.
+"""`jetclr bench data`: converting files to a store, and reading shuffled batches, with the memory it takes."""
 
-Every run is in processes of its own, so that nothing is warm but the disk. Memory is told on Linux and macOS.
-"""
-
-import json
-import multiprocessing
 import resource
 import shutil
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jetclr.bench.machine import Row, core_seconds, fresh_processes, peak_mib, refuse_settings, say
 from jetclr.data.convert import convert
 from jetclr.data.pipeline import BatchSource, training_batches
 from jetclr.data.readers import reader
 from jetclr.data.readers.recognise import recognise
 from jetclr.data.shard import Shard
 from jetclr.data.store import Store
-from jetclr.data.units import cores, worker_pool
+from jetclr.data.units import cores
 from jetclr.errors import UserError
 
 
@@ -38,7 +31,7 @@ def bench_data(
     constituents: int,
     repeats: int,
     seconds: float,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Row]:
     """Convert files, repeated until there are `jets` rows, and read shuffled batches; or only read, given stores.
 
     Reading lasts for `seconds`. Yields a row of numbers for each measurement: medians over `repeats` runs of
@@ -62,21 +55,6 @@ def bench_data(
             yield _median("read", processes, repeats, _read, (stores, batch, constituents, seconds, processes))
 
 
-def refuse_settings(least: Mapping[str, tuple[int, int]], seconds: float = 1.0) -> None:
-    """Raise UserError for a setting below its lowest, `least` being name -> (value, lowest), and for no time at all."""
-    for name, (value, lowest) in least.items():
-        if value < lowest:
-            raise UserError(f"--{name} is {value}; it must be at least {lowest}")
-    if not 0 < seconds < float("inf"):
-        raise UserError(f"--seconds is {seconds}; it must be above 0")
-
-
-def print_rows(rows: Iterator[dict[str, Any]]) -> None:
-    """One JSON line a row, as soon as it is there."""
-    for row in rows:
-        print(json.dumps(row), flush=True)
-
-
 class _Run(NamedTuple):
     """One run of a measurement."""
 
@@ -87,12 +65,10 @@ class _Run(NamedTuple):
     peak_mib: float
 
 
-def _median(
-    what: str, processes: int, repeats: int, run: Callable[..., _Run], arguments: tuple[Any, ...]
-) -> dict[str, Any]:
+def _median(what: str, processes: int, repeats: int, run: Callable[..., _Run], arguments: tuple[Any, ...]) -> Row:
     found: list[_Run] = []
     for number in range(1, repeats + 1):
-        print(f"{what}, {processes} process(es), run {number} of {repeats}", file=sys.stderr, flush=True)
+        say(f"{what}, {processes} process(es), run {number} of {repeats}")
         found.append(run(*arguments))
     return {
         "bench": "data",
@@ -118,10 +94,10 @@ def _converted(paths: list[Path], format: str, jets: int, out: Path, workers: in
     once = sum(reader(format).rows(path) for path in paths)
     if once == 0:
         raise UserError(f"{', '.join(map(str, paths))}: there are no jets")
-    start, worked = time.monotonic(), _core_seconds()
+    start, worked = time.monotonic(), core_seconds()
     made = convert(format, paths * -(-jets // once), out, workers=workers)
-    peak = _peak_mib(resource.RUSAGE_SELF) + workers * _peak_mib(resource.RUSAGE_CHILDREN)
-    return _Run(made, start, time.monotonic(), _core_seconds() - worked, peak)
+    peak = peak_mib(resource.RUSAGE_SELF) + workers * peak_mib(resource.RUSAGE_CHILDREN)
+    return _Run(made, start, time.monotonic(), core_seconds() - worked, peak)
 
 
 def _read(stores: list[Path], batch: int, constituents: int, seconds: float, processes: int) -> _Run:
@@ -146,30 +122,8 @@ def _read_part(stores: list[Path], batch: int, constituents: int, seconds: float
     batches = training_batches(source)
     for _ in range(8):  # the threads are up, the first window is shuffled
         next(batches)
-    start, worked, jets = time.monotonic(), _core_seconds(), 0
+    start, worked, jets = time.monotonic(), core_seconds(), 0
     while time.monotonic() - start < seconds:
         next(batches)
         jets += len(mine.part(batch))
-    return _Run(jets, start, time.monotonic(), _core_seconds() - worked, _peak_mib(resource.RUSAGE_SELF))
-
-
-def _core_seconds() -> float:
-    """What this process and its children that have ended worked."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
-
-
-def _peak_mib(who: int) -> float:
-    return resource.getrusage(who).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-
-
-@contextmanager
-def fresh_processes(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that end at once when the run is cut short."""
-    with worker_pool(processes) as pool:
-        try:
-            yield pool
-        except BaseException:
-            for child in multiprocessing.active_children():
-                child.terminate()
-            raise
+    return _Run(jets, start, time.monotonic(), core_seconds() - worked, peak_mib(resource.RUSAGE_SELF))

@@ -1,18 +1,15 @@
 """`jetclr bench embed`: how near embedding whole stores comes to the encoder alone, which has its batches in memory."""
 
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 
-from jetclr import embed, sharding, step
-from jetclr.bench import refuse_settings
+from jetclr import embed
+from jetclr.bench.machine import Row, refuse_settings, say
 from jetclr.checkpoint import Which
 from jetclr.data.pipeline import sequential_batches
 from jetclr.data.store import Store
@@ -25,7 +22,7 @@ ALONE = "encoder alone"
 
 def bench_embed(
     run_path: Path, stores: Sequence[Path], formats: Sequence[str], *, repeats: int, which: Which = "latest"
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Row]:
     """Measure the encoder on batches in memory, and `jetclr embed` of the same jets to a file of each ending.
 
     All take turns in this process, compiled before; `jetclr embed` opens the run and the stores each time. Yields a row
@@ -40,7 +37,7 @@ def bench_embed(
     encode = _encoder(run, store)
     with tempfile.TemporaryDirectory(prefix="jetclr-bench-") as folder:
         for number in range(repeats + 1):  # the first warms up
-            print(f"turn {number} of {repeats}", file=sys.stderr, flush=True)
+            say(f"turn {number} of {repeats}")
             for what, seconds in took.items():
                 start = time.perf_counter()
                 if what == ALONE:
@@ -62,15 +59,14 @@ def bench_embed(
         }
 
 
-def _encoder(run: Run, store: Store) -> Any:
-    """A function that encodes all jets, whose batches lie on the devices, and keeps nothing."""
-    mesh, data = sharding.local_mesh(), run.config.data
-    call, split = step.make_embed(run.config, LAYERS, mesh), sharding.split(mesh)
-    read = sequential_batches(store, np.arange(len(store)), embed.batch_jets(), data.constituents, data.extras)
-    batches = [jax.device_put(batch, split) for batch, _ in read]
+def _encoder(run: Run, store: Store) -> Callable[[], None]:
+    """A function that encodes all jets, whose batches lie in memory, and keeps nothing."""
+    data, rows = run.config.data, np.arange(len(store))
+    batches = list(sequential_batches(store, rows, embed.BATCH, data.constituents, data.extras))
+    lengths = embed.lengths_for(run.config, store, rows)
 
     def encode() -> None:
-        for batch in batches:
-            jax.block_until_ready(call(run.params, batch))
+        for _ in embed.encode_batches(run.config, run.params, batches, LAYERS, lengths):
+            pass
 
     return encode

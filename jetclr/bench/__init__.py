@@ -1,0 +1,1 @@
+"""`jetclr bench`: speed and memory of the parts, measured on this machine, as JSON lines."""
