@@ -1,9 +1,9 @@
 """Checkpoints of a run, by Orbax: one atomic folder a step; each process writes its share. Nothing in them is code.
 
-A checkpoint holds three items: `params`, `training` (optimizer state and step) and `record`: the AUC of the validation
-probe at that step, if it was probed, and checksums of all arrays, since a bit that flips on a disk goes unnoticed by
-the file formats. The position in the data is the step. Reading a run needs only the first and the last, and its
-`config.json`.
+A checkpoint holds three items: `params` (those that are used: the running mean, if there is one), `training` (optimizer
+state, step, and what else is needed to go on) and `record`: the AUC of the validation probe at that step, if it was
+probed, and checksums of all arrays, since a bit that flips on a disk goes unnoticed by the file formats. The position
+in the data is the step. Reading a run needs only the first and the last, and its `config.json`.
 """
 
 import contextlib
@@ -115,7 +115,7 @@ class Checkpoints:
         number = int(state.step)
         if number == self.latest:
             return
-        params, training = state.params, {"opt_state": state.opt_state, "step": state.step}
+        params, training = state.frozen, _beside(state)
         record: dict[str, Any] = {"checksums": {"params": checksums(params), "training": checksums(training)}}
         if probe_auc is not None:
             record[PROBE_AUC] = probe_auc
@@ -144,15 +144,13 @@ class Checkpoints:
 
         A damaged one is told of, put aside under RUN/damaged-checkpoints, and the one before is taken.
         """
-        _, found, damaged = self._newest_whole(
-            params=like.params, training={"opt_state": like.opt_state, "step": like.step}
-        )
+        _, found, damaged = self._newest_whole(params=like.frozen, training=_beside(like))
         for number in damaged:
             self._put_aside(number)
         if damaged:
             self._manager.reload()
             self._recall()
-        return step.State(found["params"], found["training"]["opt_state"], found["training"]["step"])
+        return _whole_state(like, found["params"], found["training"])
 
     def restore_params(self, like: Any, which: Which = "latest") -> tuple[Params, int]:
         """Parameters alone, and their step; `like` is a tree of their shapes and shardings.
@@ -252,6 +250,27 @@ class Checkpoints:
             raise UserError(
                 f"a checkpoint could not be written to {self._folder}: {_reason(error)}; those before it are whole"
             ) from error
+
+
+def _beside(state: step.State) -> dict[str, Any]:
+    """What a checkpoint holds beside the frozen parameters, to go on training. What a run does not have is no entry."""
+    kept: dict[str, Any] = {"opt_state": state.opt_state, "step": state.step}
+    if state.own:
+        kept["own"] = state.own
+    if state.average is not None:
+        kept["trained"] = state.params
+        kept["average_of_own"] = {name: state.average[name] for name in state.own}
+    if jax.tree.leaves(state.memory):
+        kept["memory"] = state.memory
+    return kept
+
+
+def _whole_state(like: step.State, frozen: Params, kept: dict[str, Any]) -> step.State:
+    """The state that was saved as frozen parameters and what is beside them."""
+    average = None if like.average is None else frozen | kept.get("average_of_own", {})
+    params = frozen if like.average is None else kept["trained"]
+    memory = kept.get("memory", like.memory)
+    return step.State(params, kept["opt_state"], kept["step"], kept.get("own", {}), average, memory)
 
 
 class _Damaged(UserError):

@@ -23,10 +23,10 @@ import tyro
 import augmentations
 from augmentations import Chain, Jets, Transform
 from jetclr.data.buckets import GROUPS
-from jetclr.encoder import Encoder, Head, Precision
+from jetclr.encoder import Encoder, Head, Precision, check_irc_safe
 from jetclr.errors import UserError
 from jetclr.features import Features
-from jetclr.objectives import AnomCLR, NTXent, Objective
+from jetclr.objectives import AnyObjective, NTXent, Objective
 from jetclr.optim import Optim
 from jetclr.sharding import Devices
 
@@ -153,24 +153,27 @@ class Config:
     """Everything that determines a run."""
 
     data: Data = field(default_factory=Data)
-    views: Annotated[tuple[Transform, Transform], _NOT_A_FLAG, tyro.conf.Fixed] = (Chain(), Chain())
-    """The two augmentations whose outputs must be recognised as the same jet."""
+    views: Annotated[tuple[Transform, ...], _NOT_A_FLAG, tyro.conf.Fixed] = (Chain(), Chain())
+    """The augmentations, two or more, whose outputs must be recognised as the same jet."""
     anomalies: Annotated[tuple[Transform, ...], _NOT_A_FLAG, tyro.conf.Fixed] = ()
     """Augmentations of which each jet gets one at random, and whose output must not be taken for it; none: no such."""
     features: Features = field(default_factory=Features)
     encoder: Encoder = field(default_factory=Encoder)
     head: Head = field(default_factory=Head)
-    objective: Annotated[Objective, tyro.conf.AvoidSubcommands] = field(default_factory=NTXent)
+    objective: Annotated[AnyObjective, tyro.conf.AvoidSubcommands] = field(default_factory=NTXent)
     """What brings the views of a jet together; which kind of objective, the config file says."""
     optim: Optim = field(default_factory=Optim)
     log: Log = field(default_factory=Log)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     probe: Probe = field(default_factory=Probe)
     mesh: Devices = field(default_factory=Devices)
+    average: float = 0.0
+    """Share of the running mean of all weights that a step keeps at first (0: no mean). With one it is the mean that
+    is probed, embedded with and exported, and the teacher of objectives that have one."""
     precision: Precision = "float32"
     """In which numbers the network computes while training; parameters and loss are float32 with each."""
     batch: int = 256
-    """Jets a step, over all devices; twice as many views are encoded, or three times with anomalies."""
+    """Jets a step, over all devices; of each all views are encoded, and with anomalies one more."""
     chunks: int = 1
     """Parts of the batch that are encoded one after another, to save memory; loss and gradient stay those of all."""
     steps: int = 1000
@@ -191,17 +194,27 @@ class Config:
             for view in getattr(self, name):
                 if not callable(view):
                     raise ValueError(f"Config.{name} holds {view!r}, which is not a transform")
-        if isinstance(self.objective, AnomCLR) and not self.anomalies:
-            raise ValueError("Config.objective is AnomCLR, which needs Config.anomalies; set them, or use NTXent")
+        check_irc_safe(self.encoder, self.features)
+        if len(self.views) < 2:
+            raise ValueError(f"Config.views has {len(self.views)}; an objective compares two or more")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"Config.average is {self.average}; it must lie in [0, 1)")
+        kind = type(self.objective).__name__
+        if self.objective.anomalies and not self.anomalies:
+            raise ValueError(f"Config.objective is {kind}, which needs Config.anomalies; set them, or use NTXent")
+        if self.anomalies and not self.objective.takes_anomalies:
+            raise ValueError(f"Config.objective is {kind}, which makes nothing of Config.anomalies; leave them out")
+        if self.objective.teacher and not self.average:
+            raise ValueError(f"Config.objective is {kind}, which has a running mean for a teacher; set Config.average")
 
     @property
     def views_a_jet(self) -> int:
         """How many views of a jet are encoded in a step."""
-        return 3 if self.anomalies else 2
+        return len(self.views) + bool(self.anomalies)
 
 
 # Objectives that JSON names; the first of them needs no name, as it had none while it was the only one.
-_NAMED = typing.get_args(Objective)[1:]
+_NAMED = typing.get_args(AnyObjective)[1:]
 
 # What may differ between a run and its resumption: it changes what is written, or where and in which order sums are
 # taken, never the trajectory beyond rounding.
@@ -234,7 +247,7 @@ def load(path: Path) -> Config:
     try:
         defined = runpy.run_path(str(path))
     except TypeError as error:
-        raise UserError(f"{path}: {_nearest_field(str(error)) or error}") from None
+        raise UserError(f"{path}: {nearest_field(str(error)) or error}") from None
     except Exception as error:  # the user's own program: whatever it raises is theirs to mend
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         place = f"{path}, line {lines[-1]}" if lines else str(path)
@@ -302,7 +315,7 @@ def _build(hint: Any, value: Any, at: str) -> Any:
         return _build(typing.get_args(hint)[0], value, at)
     if hint is Transform:
         return _build_transform(value, at)
-    if hint == Objective:
+    if hint == AnyObjective or hint is Objective:
         return _build_objective(value, at)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return hint(**_build_fields(hint, value, at))
@@ -336,15 +349,15 @@ def _build_fields(kind: type, value: Any, at: str) -> dict[str, Any]:
     return {name: _build(hints[name], item, f"{at}.{name}".lstrip(".")) for name, item in value.items()}
 
 
-def _build_objective(value: Any, at: str) -> Objective:
-    kinds = {kind.__name__: kind for kind in typing.get_args(Objective)}
+def _build_objective(value: Any, at: str) -> AnyObjective:
+    kinds = {kind.__name__: kind for kind in typing.get_args(AnyObjective)}
     if not isinstance(value, dict):
         raise ValueError(f"{at} is {value!r}; it must hold the fields of one of {', '.join(kinds)}")
     name = value.get("type", next(iter(kinds)))
     if not isinstance(name, str) or name not in kinds:
         raise ValueError(f"{at}.type is {name!r}; known are {', '.join(kinds)}")
     fields = {setting: item for setting, item in value.items() if setting != "type"}
-    made: Objective = kinds[name](**_build_fields(kinds[name], fields, at))
+    made: AnyObjective = kinds[name](**_build_fields(kinds[name], fields, at))
     return made
 
 
@@ -367,7 +380,7 @@ def _unknown(kind: str, name: str, names: list[str]) -> str:
     return f"{kind} has no field {name!r}; {hint}"
 
 
-def _nearest_field(message: str) -> str | None:
+def nearest_field(message: str) -> str | None:
     """A clearer text for Python's own "Data.__init__() got an unexpected keyword argument 'trian'"."""
     match = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", message)
     if match is None:

@@ -15,7 +15,6 @@ from jetclr import sharding, step
 from jetclr.config import Config
 from jetclr.data.buckets import GROUPS, Layout
 from jetclr.errors import UserError
-from jetclr.objectives import AnomCLR
 
 FLOAT = 4  # bytes: parameters, gradients, projections and similarities are float32 with every precision
 
@@ -181,15 +180,17 @@ def _flops(config: Config, devices: int, layout: Layout | None = None) -> Flops:
 def _view_flops(config: Config, n: int) -> float:
     """FLOPs of one view of `n` slots forwards and back, which is two products for each one forwards.
 
-    Of the first layer no gradient by its input is needed, and that of a pooled sum is no matrix product. In chunks the
-    forward pass is taken twice (arXiv:2101.06983), the second time without the last layer, whose result is known.
+    Of the first layers no gradient by their inputs is needed, and that of a pooled sum is no matrix product. In chunks
+    the forward pass is taken twice (arXiv:2101.06983), the second time without the last layer, whose result is known.
     """
     e, d = config.encoder, config.encoder.width
     first = 2.0 * n * len(config.features.columns) * d
     block = 2.0 * n * d * (3 * d + d + 2 * e.feedforward) + 4.0 * n * n * d
     dense = [2.0 * a * b for a, b in _dense(config)]
-    pooled = 2.0 * n * d * len(e.pooling)
-    forward = first + e.layers * block + sum(dense)
+    pooled = 2.0 * n * d * sum(pooling != "attention" for pooling in e.pooling)
+    asked = (4.0 * n * d * e.heads + 2.0 * d * d) * ("attention" in e.pooling)
+    first += 2.0 * n * n * e.heads * 2 * len(e.pairwise)
+    forward = first + e.layers * block + asked + sum(dense)
     once = 3 * forward - first + pooled
     return once if config.chunks == 1 else once + forward + pooled - dense[-1]
 
@@ -210,9 +211,7 @@ def _objective_flops(config: Config, devices: int) -> float:
 
 def _compared(config: Config) -> int:
     """Views whose similarities to each other the objective takes."""
-    if isinstance(config.objective, AnomCLR):
-        return 2 * config.batch if config.objective.others else 0
-    return config.views_a_jet * config.batch
+    return config.objective.compared(config.views_a_jet) * config.batch
 
 
 def _gathered(config: Config) -> int:
@@ -271,7 +270,8 @@ def _kept(config: Config) -> float:
     tokens, attention, hidden = n * e.width, e.heads * n * n, n * e.feedforward
     of_tokens, of_attention = (11, 2) if e.dropout else (10, 3)
     block = of_tokens * long * tokens + of_attention * long * attention + 3 * short * hidden
-    outside = 7 * tokens + attention + 3 * sum(units for _, units in _dense(config))
+    of_pairs = n * n * 2 * len(e.pairwise)
+    outside = 7 * tokens + attention + of_pairs + 3 * sum(units for _, units in _dense(config))
     return FLOAT * (e.layers * block + outside)
 
 

@@ -50,11 +50,16 @@ _OF_EXTRAS: dict[str, tuple[str, Callable[[Array], Array]]] = {
 
 
 class Inputs(NamedTuple):
-    """What the encoder sees of one jet: features [N, F], pT fractions [N], mask [N]; all zero where padded."""
+    """What the encoder sees of one jet: features [N, F], pT fractions, mask and angles [N]; all zero where padded.
+
+    The angles [rad] are for pairs of constituents; where nothing takes them, a jitted program does without them.
+    """
 
     x: Float[Array, "*B N F"]
     z: Float[Array, "*B N"]
     mask: Bool[Array, "*B N"]
+    eta: Float[Array, "*B N"]
+    phi: Float[Array, "*B N"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,8 @@ class Features:
             jets = center(jets)
         z = pt_fraction(jets)
         x = jnp.stack([_feature(name, jets, z) for name in self.columns], axis=-1)
-        return Inputs(jnp.where(jets.mask[..., None], x, 0), z, jets.mask)
+        eta, phi = (jnp.where(jets.mask, angle, 0) for angle in (jets.eta, jets.phi))
+        return Inputs(jnp.where(jets.mask[..., None], x, 0), z, jets.mask, eta, phi)
 
 
 def _feature(name: str, jets: Jets, z: Array) -> Array:

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Key
 from augmentations import random
 
 Keys = Key[Array, "*B"] | None
+Bias = Float[Array, "*B N"] | Float[Array, "*B H N N"]
 
 # Haiku's LayerNorm has the same.
 _EPSILON = 1e-5
@@ -35,8 +36,13 @@ class Kernels(NamedTuple):
     """Layer normalisation (arXiv:1607.06450) without scale and offset."""
     gelu: Callable[[Float[Array, "*B D"]], Float[Array, "*B D"]]
     """The tanh form of arXiv:1606.08415."""
-    attend: Callable[[float, Float[Array, "*B N 3 H K"], Float[Array, "*B N"], Keys], Float[Array, "*B N H K"]]
-    """Dropout rate, (query, key, value), what is added to the scores for each key, random keys -> mixed values."""
+    attend: Callable[[float, Float[Array, "*B N 3 H K"], Bias, Keys], Float[Array, "*B N H K"]]
+    """Dropout rate, (query, key, value), what is added to the scores, random keys -> mixed values.
+
+    Added is a number for each key, of which no gradient is taken by hand, or one for each head, query and key.
+    """
+    keep: Callable[[Float[Array, "*S"]], Float[Array, "*S"]]
+    """The same array, for what should be kept until the backward pass and not be computed again."""
 
 
 def choose(training: bool, short: bool) -> Kernels:
@@ -66,6 +72,11 @@ def _kept(rate: float, shape: tuple[int, ...], keys: Key[Array, "*B"]) -> Array:
     return words >= np.uint32(rate * 2**32)
 
 
+def _of_pairs(qkv: Float[Array, "*B N 3 H K"], bias: Bias) -> bool:
+    """Whether there is a number for each head, query and key."""
+    return bias.ndim == qkv.ndim - 1
+
+
 def _swap(x: Array) -> Array:
     """The last two axes exchanged in memory, and not by a product that reads in strides."""
     return jax.lax.optimization_barrier(jnp.swapaxes(x, -1, -2))
@@ -74,12 +85,11 @@ def _swap(x: Array) -> Array:
 # ---- formulas
 
 
-def _attend(
-    rate: float, qkv: Float[Array, "*B N 3 H K"], bias: Float[Array, "*B N"], keys: Keys
-) -> Float[Array, "*B N H K"]:
+def _attend(rate: float, qkv: Float[Array, "*B N 3 H K"], bias: Bias, keys: Keys) -> Float[Array, "*B N H K"]:
     query, key, value = jnp.moveaxis(qkv, -3, 0)
-    products = jnp.einsum("...qhk,...nhk->...hqn", query, key, preferred_element_type=jnp.float32)
-    scores = products / jnp.sqrt(query.shape[-1]) + bias[..., None, None, :]
+    whole = jnp.promote_types(query.dtype, jnp.float32)
+    products = jnp.einsum("...qhk,...nhk->...hqn", query, key, preferred_element_type=whole)
+    scores = products / jnp.sqrt(query.shape[-1]) + (bias if _of_pairs(qkv, bias) else bias[..., None, None, :])
     shares = dropout(rate, jax.nn.softmax(scores), keys)
     return jnp.einsum("...hqn,...nhk->...qhk", shares.astype(value.dtype), value)
 
@@ -99,7 +109,11 @@ def _linear(x: Float[Array, "*B I"], w: Float[Array, "I O"]) -> Float[Array, "*B
     return x @ w
 
 
-FORMULAS = Kernels(_linear, _normalize, jax.nn.gelu, _attend)
+def _as_it_is(x: Array) -> Array:
+    return x
+
+
+FORMULAS = Kernels(_linear, _normalize, jax.nn.gelu, _attend, _as_it_is)
 
 
 # ---- by hand
@@ -152,26 +166,25 @@ def _gelu_backward(u: Array, g: Array) -> tuple[Array]:
 _gelu_by_hand.defvjp(lambda u: (jax.nn.gelu(u), u), _gelu_backward)
 
 
-def _attend_by_hand(
-    rate: float, qkv: Float[Array, "*B N 3 H K"], bias: Float[Array, "*B N"], keys: Keys
-) -> Float[Array, "*B N H K"]:
+def _attend_by_hand(rate: float, qkv: Float[Array, "*B N 3 H K"], bias: Bias, keys: Keys) -> Float[Array, "*B N H K"]:
     jets = qkv.shape[:-4]
     if keys is not None:
         keys = keys.reshape(-1)
-    mixed = _mix(rate, qkv.reshape(-1, *qkv.shape[-4:]), bias.reshape(-1, bias.shape[-1]), keys)
+    flat = qkv.reshape(-1, *qkv.shape[-4:]), bias.reshape(-1, *bias.shape[len(jets) :])
+    mixed = _mix(rate, _of_pairs(qkv, bias), *flat, keys)
     return mixed.reshape(*jets, *mixed.shape[1:])
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _mix(rate: float, qkv: Float[Array, "B N 3 H K"], bias: Float[Array, "B N"], keys: Keys) -> Float[Array, "B N H K"]:
-    return _mix_forward(rate, qkv, bias, keys)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _mix(rate: float, pairs: bool, qkv: Float[Array, "B N 3 H K"], bias: Bias, keys: Keys) -> Float[Array, "B N H K"]:
+    return _mix_forward(rate, pairs, qkv, bias, keys)[0]
 
 
-def _mix_forward(rate: float, qkv: Array, bias: Array, keys: Keys) -> tuple[Array, Any]:
+def _mix_forward(rate: float, pairs: bool, qkv: Array, bias: Array, keys: Keys) -> tuple[Array, Any]:
     """Softmax is divided by its sum after the second product, which has fewer numbers."""
     heads = jnp.transpose(qkv, (2, 0, 3, 1, 4))  # 3 B H N K
     query, key_turned, value = _laid_out(heads[0] * _scale(qkv)), _swap(heads[1]), _laid_out(heads[2])
-    scores = query @ key_turned + bias[:, None, None, :]
+    scores = query @ key_turned + (bias if pairs else bias[:, None, None, :])
     e = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     inverse = 1 / jnp.sum(e, axis=-1, keepdims=True)
     if keys is not None and rate:
@@ -181,7 +194,7 @@ def _mix_forward(rate: float, qkv: Array, bias: Array, keys: Keys) -> tuple[Arra
     return mixed, (qkv, e, inverse, mixed)
 
 
-def _mix_backward(rate: float, kept: Any, g: Array) -> tuple[Array, None, None]:
+def _mix_backward(rate: float, pairs: bool, kept: Any, g: Array) -> tuple[Array, Array | None, None]:
     """With shares p of softmax: dp = g . value, and ds = p (dp - sum p dp), whose sum is that of g . mixed.
 
     So the sum runs over K numbers and not over N (arXiv:2205.14135).
@@ -203,7 +216,7 @@ def _mix_backward(rate: float, kept: Any, g: Array) -> tuple[Array, None, None]:
         jnp.transpose(d_key, (0, 3, 1, 2)),
         jnp.transpose(d_value, (0, 3, 1, 2)),
     ]
-    return jnp.stack(by_constituent, axis=2), None, None
+    return jnp.stack(by_constituent, axis=2), d_score if pairs else None, None
 
 
 _mix.defvjp(_mix_forward, _mix_backward)
@@ -223,4 +236,4 @@ def _laid_out(x: Array) -> Array:
     return jax.lax.optimization_barrier(x)
 
 
-BY_HAND = Kernels(_linear_by_hand, _normalize_by_hand, _gelu_by_hand, _attend_by_hand)
+BY_HAND = Kernels(_linear_by_hand, _normalize_by_hand, _gelu_by_hand, _attend_by_hand, _laid_out)

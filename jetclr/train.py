@@ -120,6 +120,7 @@ def _open(config: Config, mesh: Mesh, workdir: Path, stack: ExitStack) -> tuple[
             window_blocks=data.window_blocks,
             buckets=data.buckets,
             rows=lambda jets: sharding.local_rows(mesh, jets),
+            label=config.objective.labels,
         )
         opened.append((source, _validation_probe(config, train)))
 
@@ -274,6 +275,9 @@ class _Loop:
         at = sharding.split(self.mesh)
         names = (*COORDINATES, *self.config.data.extras)
         pieces = tuple(dict.fromkeys(names, jax.ShapeDtypeStruct(piece, np.float32, sharding=at)) for piece in layout)
+        if self.config.objective.labels:
+            labels = (jax.ShapeDtypeStruct(piece[:1], np.float32, sharding=at) for piece in layout)
+            pieces = tuple(piece | {step.LABEL: label} for piece, label in zip(pieces, labels, strict=True))
         self.compiled[layout] = self.train_step.lower(state, pieces).compile()
 
     def run(self, state: step.State, start: int, last: int) -> int:
@@ -346,7 +350,7 @@ class _Loop:
             row = {"step": done} | self._check()
         row |= self.meter.rates()
         if probing and self.probe is not None:
-            params = sharding.on_host(self.mesh, state.params)
+            params = sharding.on_host(self.mesh, state.frozen)
             # One process measures and all hear of it: all must keep the same checkpoints.
             found = self.probe(jax.tree.map(jnp.asarray, params)) if distributed.is_first() else None
             found = distributed.from_first(found)

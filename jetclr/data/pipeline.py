@@ -27,8 +27,10 @@ from jetclr.data.sampling import EACH_JET_ONCE, Draws, EachOnce, Sampling, jet_w
 from jetclr.data.store import Store
 from jetclr.errors import UserError
 
-Batch = dict[str, Float32[np.ndarray, "_ _"]]
-"""One piece of a batch, padded: column name -> [B, N]. Pieces differ in both, so these names are not bound here."""
+Batch = dict[str, Float32[np.ndarray, "_ *_"]]
+"""One piece of a batch, padded: column name -> [B, N], and with labels "label" -> [B].
+
+Pieces differ in both, so these names are not bound here."""
 
 Rows = Callable[[int], Int64[np.ndarray, " rows"]]
 """Of a piece of so many jets, the rows that this process reads."""
@@ -69,9 +71,10 @@ class BatchSource:
 
     `batch` jets of up to `constituents` constituents, padded to `slots`, over all processes; of each piece this one
     reads only `rows` (None: all), so the batches are the same for any number of processes. `extras` are constituent
-    columns that are read beside pt, eta and phi. With `buckets`, increasing lengths below `constituents`, jets of a
-    batch are in rising order of multiplicity and `layout` has several pieces. Raises UserError if stores lack a column,
-    if there are fewer jets than one batch needs, and for whatever `jet_weights` finds wrong.
+    columns that are read beside pt, eta and phi; with `label` the jets' column "label" is too. With `buckets`, rising
+    lengths below `constituents`, jets of a batch are in rising order of multiplicity and `layout` has several
+    pieces. Raises UserError if stores lack a column, if there are fewer jets than one batch needs, and for whatever
+    `jet_weights` finds wrong.
     """
 
     def __init__(
@@ -89,9 +92,12 @@ class BatchSource:
         window_blocks: int = 16,
         buckets: tuple[int, ...] = (),
         rows: Rows | None = None,
+        label: bool = False,
     ) -> None:
         check_extras(store, extras)
-        self.store, self._batch, self._extras = store, batch, extras
+        if label:
+            check_label(store)
+        self.store, self._batch, self._extras, self._label = store, batch, extras, label
         self._constituents, self._room = constituents, max(slots - constituents, 0)
         self._seed, self._steps, self._window_blocks = seed, steps, window_blocks
         first, count = part.rows(np.diff(store.starts))
@@ -129,10 +135,14 @@ class BatchSource:
         read = self.store.gather(mine, self._constituents, self._extras)
         cuts = np.cumsum([len(r) for r in rows])[:-1]
         parts = {name: np.split(x, cuts) for name, x in read.items()}
-        return tuple(
+        pieces: list[Batch] = [
             {name: _padded(values[piece], slots) for name, values in parts.items()}
             for piece, (_, slots) in enumerate(layout)
-        )
+        ]
+        if self._label:
+            label = _labels(self.store, mine)
+            pieces = [piece | {"label": x} for piece, x in zip(pieces, np.split(label, cuts), strict=True)]
+        return tuple(pieces)
 
     def arranged(self, item: int) -> tuple[Int64[np.ndarray, " batch"], Layout]:
         """Indices in the store of the jets of the whole batch `item` in the order of its pieces, and its layout."""
@@ -203,6 +213,29 @@ def check_extras(store: Store, extras: Sequence[str]) -> None:
             )
         if odd := [name for name in extras if not is_number(block.constituents[name])]:
             raise UserError(f"the constituent column {odd[0]!r} (data.extras) of {block.path.parent} holds no numbers")
+
+
+def check_label(store: Store) -> None:
+    """Raise UserError if a store has no jet column "label" of numbers; it is named."""
+    for block in store.blocks:
+        if "label" not in block.jets:
+            raise UserError(
+                f"{block.path.parent} has no column 'label', by which the objective compares jets; its columns are "
+                f"{', '.join(block.jets)}. Give stores with labels, or an objective without"
+            )
+        if not is_number(block.jets["label"]):
+            raise UserError(f"the column 'label' of {block.path.parent} holds no numbers")
+
+
+def _labels(store: Store, indices: Int64[np.ndarray, " B"]) -> Float32[np.ndarray, " B"]:
+    """The labels of the jets `indices`, of whatever blocks."""
+    block_of = np.searchsorted(store.starts, indices, side="right") - 1
+    found = np.empty(len(indices), np.float32)
+    for block in np.unique(block_of):
+        store.blocks[block].check()
+        mine = block_of == block
+        found[mine] = store.blocks[block].jets["label"][indices[mine] - store.starts[block]]
+    return found
 
 
 def _padded(values: Float32[np.ndarray, "B N"], slots: int) -> Float32[np.ndarray, "B S"]:

@@ -28,6 +28,9 @@ from torch import Tensor, nn
 FORMAT = "jetclr encoder 1"
 FLOOR = 1e-8  # keeps logarithms of padding finite
 MASKED = -1e9  # not -inf: a jet without constituents must give finite numbers
+SUMMED = 50  # constituents of a usual jet, by which plain sums are divided
+NEAR, STEEPEST = 0.005, 9.0  # of pairs, added to angles in quadrature, and up to where squares of features count
+PAIRS = {"ln_dr": (-1.7, 1.2), "ln_kt": (-6.5, 1.3), "ln_z": (-1.5, 0.9), "ln_m2": (-12.0, 2.5)}  # mean and spread
 TYPES = ("charged_hadron", "neutral_hadron", "photon", "electron", "muon")  # 1, 2, ... in the column `type`
 FEATURES = {  # of the columns [B, N] and the share z of the jet's pT; each of order one for a jet of large radius
     "pt_600": lambda c, z: c["pt"] / 600,
@@ -74,6 +77,11 @@ class JetEncoder(nn.Module):
             parts[f"feedforward_norm_{i}"] = nn.LayerNorm(width)
             parts[f"block_{i}_up"] = nn.Linear(width, hidden)
             parts[f"block_{i}_down"] = nn.Linear(hidden, width)
+        if encoder.get("pairwise"):  # files of earlier versions say nothing of it
+            parts["pairs"] = nn.Linear(2 * len(encoder["pairwise"]), encoder["heads"], bias=False)
+        if "attention" in encoder["pooling"]:
+            parts["pool_query"] = nn.Linear(width, encoder["heads"], bias=False)
+            parts["pool_value"] = nn.Linear(width, width)
         width *= len(encoder["pooling"])
         if encoder["wide"]:
             parts |= {"wide_norm": nn.LayerNorm(width), "wide": nn.Linear(width, encoder["wide"])}
@@ -134,11 +142,13 @@ class JetEncoder(nn.Module):
     ) -> Iterator[tuple[str, Tensor]]:
         """Names and values [B, D] of the layers, each computed when it is asked for."""
         parts, encoder = self.parts, self.config["encoder"]
-        x, z, real = self._features(pt, eta, phi, mask, extras)
-        mean = real.to(z.dtype) / real.sum(-1, keepdim=True).clamp(min=1)
-        weights = torch.stack([{"pt": z, "mean": mean}[name] for name in encoder["pooling"]], dim=1)
-        bias = {"pt": 0.5 * z.clamp(min=FLOOR).log(), "plain": torch.zeros_like(z)}[encoder["attention"]]
-        bias = torch.where(real, bias, MASKED)[:, None, None, :]  # for each head and query the same
+        x, z, real, angles = self._features(pt, eta, phi, mask, extras)
+        some = real.to(z.dtype)
+        known = {"pt": z, "mean": some / some.sum(-1, keepdim=True).clamp(min=1), "sum": some / SUMMED}
+        fixed = [name for name in encoder["pooling"] if name != "attention"]
+        weights = torch.stack([known[name] for name in fixed or ["pt"]], dim=1)
+        of_keys = self._key_bias(z, real)
+        bias = of_keys[:, None, None, :] + (self._pair_bias(z, real, *angles) if encoder.get("pairwise") else 0)
         h = parts["embed"](x).to(x.dtype)  # under autocast too, blocks are summed in full precision
         yield "layer_0", (weights @ h).flatten(1)
         for i in range(encoder["layers"]):
@@ -147,7 +157,11 @@ class JetEncoder(nn.Module):
             hidden = self.dropout(F.gelu(up, approximate="tanh"))
             h = h + self.dropout(parts[f"block_{i}_down"](hidden))
             yield f"layer_{i + 1}", (weights @ h).flatten(1)
-        h = (weights @ parts["final_norm"](h)).flatten(1)
+        h = parts["final_norm"](h)
+        pooled = [(weights @ h).flatten(1)] if fixed else []
+        if "attention" in encoder["pooling"]:
+            pooled.append(self._asked(h, of_keys, real))
+        h = torch.cat(pooled, dim=-1)
         if encoder["wide"]:
             h = torch.cat([h, F.gelu(parts["wide"](parts["wide_norm"](h)), approximate="tanh")], dim=-1)
         yield "embedding", h
@@ -155,6 +169,35 @@ class JetEncoder(nn.Module):
             h = F.gelu(parts[name](h), approximate="tanh")
             yield name, h
         yield "projection", parts["projection"](h)
+
+    def _key_bias(self, z: Tensor, real: Tensor) -> Tensor:
+        """Added to the scores for each key [B, N]: the continuous mask; log z, without a floor, if that is safe."""
+        if self.config["encoder"].get("irc_safe"):
+            return torch.where(real & (z > 0), torch.where(z > 0, z, 1).log(), MASKED)
+        power = {"pt": 0.5, "plain": 0.0}[self.config["encoder"]["attention"]]
+        return torch.where(real, power * z.clamp(min=FLOOR).log(), MASKED)
+
+    def _pair_bias(self, z: Tensor, real: Tensor, eta: Tensor, phi: Tensor) -> Tensor:
+        """Added to the scores for each head, query and key [B, H, N, N]: of features of pairs and their squares."""
+        (eta, eta2), (phi, phi2), (z, z2) = ((x[:, :, None], x[:, None, :]) for x in (eta, phi, z))
+        eta, phi, ln, ln2 = eta - eta2, _wrapped(phi - phi2), z.clamp(min=FLOOR).log(), z2.clamp(min=FLOOR).log()
+        found = {
+            "ln_dr": 0.5 * (eta**2 + phi**2 + NEAR**2).log(),
+            "ln_z": torch.minimum(ln, ln2) - (z + z2).clamp(min=FLOOR).log(),
+            "ln_m2": ln + ln2 + (4 * ((eta / 2).sinh() ** 2 + (phi / 2).sin() ** 2) + NEAR**2).log(),
+        }
+        found["ln_kt"] = torch.minimum(ln, ln2) + found["ln_dr"]
+        columns = [(found[name] - PAIRS[name][0]) / PAIRS[name][1] for name in self.config["encoder"]["pairwise"]]
+        x = torch.where((real[:, :, None] & real[:, None, :])[..., None], torch.stack(columns, dim=-1), 0)
+        x = self.parts["pairs"](torch.cat([x, (x * x).clamp(max=STEEPEST)], dim=-1))
+        return x.to(z.dtype).permute(0, 3, 1, 2)
+
+    def _asked(self, h: Tensor, of_keys: Tensor, real: Tensor) -> Tensor:
+        """Pooling by attention [B, D]: of each head a mean of its values, 0 for a jet without constituents."""
+        scores = self.parts["pool_query"](h).to(of_keys.dtype).mT + of_keys[:, None, :]
+        shares = torch.where(real[:, None, :], scores.softmax(-1), 0)
+        values = self.parts["pool_value"](h).to(shares.dtype).unflatten(-1, (shares.shape[1], -1)).transpose(1, 2)
+        return (shares[:, :, None, :] @ values).flatten(1)
 
     def _attend(self, h: Tensor, bias: Tensor, name: str) -> Tensor:
         shape = (3, self.config["encoder"]["heads"], -1)
@@ -166,8 +209,8 @@ class JetEncoder(nn.Module):
 
     def _features(
         self, pt: Tensor, eta: Tensor, phi: Tensor, mask: Tensor | None, extras: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the network sees: features [B, N, F], shares of pT [B, N] and mask [B, N], all zero where padded."""
+    ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """What the network sees: features [B, N, F], shares of pT, mask and angles [B, N], all zero where padded."""
         if missing := [name for name in self.extras if name not in extras]:
             raise ValueError(f"the encoder needs {', '.join(missing)} too; pass {missing[0]}=... [jets, constituents]")
         mask = torch.ones_like(pt) if mask is None else mask
@@ -185,7 +228,7 @@ class JetEncoder(nn.Module):
         if self.config["features"]["center"]:
             c |= _centered(c["pt"], c["eta"], c["phi"], z)
         x = torch.stack([FEATURES[name](c, z) for name in self.config["features"]["columns"]], dim=-1)
-        return torch.where(real[..., None], x, 0), z, real
+        return torch.where(real[..., None], x, 0), z, real, (c["eta"], c["phi"])
 
 
 def _centered(pt: Tensor, eta: Tensor, phi: Tensor, z: Tensor) -> dict[str, Tensor]:

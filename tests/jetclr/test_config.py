@@ -102,7 +102,7 @@ def test_json_cannot_make_anything_but_transforms(name: str) -> None:
         ({"objective": {"type": "AnomCLR"}}, "Config.objective is AnomCLR, which needs Config.anomalies"),
         ({"objective": 0.1}, "objective is 0.1; it must hold the fields of one of NTXent, AnomCLR"),
         ({"anomalies": {"type": "DarkLoss"}}, "it must be a list"),
-        ({"views": [{"type": "Rotate"}]}, "views has 1 entries; it must have 2"),
+        ({"views": [{"type": "Rotate"}]}, "Config.views has 1; an objective compares two or more"),
         ({"views": [{"type": "Rotate", "angle": 1}, {"type": "Rotate"}]}, "Rotate has no field 'angle'"),
         ({"data": {"train": "a"}}, "data.train is 'a'; it must be a list"),
         ({"data": [1]}, "it must hold the fields of Data"),
@@ -143,7 +143,9 @@ def test_a_faulty_config_file_gets_one_sentence(tmp_path: Path, text: str, says:
 def test_an_unknown_field_in_a_config_file_gets_the_nearest_known(tmp_path: Path, text: str, says: str) -> None:
     """In a process of its own: the type checker of this session words Python's error in its own way."""
     bad = tmp_path / "bad.py"
-    bad.write_text(f"from augmentations import *\nfrom jetclr.config import *\n{text}\n")
+    bad.write_text(
+        f"from augmentations import *\nfrom jetclr.config import *\nfrom jetclr.objectives import *\n{text}\n"
+    )
     command = [sys.executable, "-m", "jetclr.cli", "pretrain", str(bad), "--workdir", str(tmp_path / "r")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1

@@ -16,6 +16,7 @@ from jetclr.encoder import Encoder, Head
 from jetclr.errors import UserError
 from jetclr.features import Features
 from jetclr.objectives import AnomCLR, NTXent, Objective
+from jetclr.pairs import PairFeature
 from tests.conftest import CONFIG
 from tests.cost_check import measure, small
 
@@ -46,6 +47,15 @@ def test_the_model_agrees_with_what_xla_makes_of_the_step(data: int, fsdp: int, 
     else:  # here XLA also moves activations, and sums biases for every constituent
         assert cost.wire.projections + cost.wire.parameters == pytest.approx(found.gathered, rel=0.3)
         assert cost.wire.gradients == pytest.approx(found.summed, rel=0.25)
+
+
+def test_the_model_agrees_with_xla_on_pairs_and_pooling_by_attention() -> None:
+    pairwise: tuple[PairFeature, ...] = ("ln_dr", "ln_kt", "ln_z", "ln_m2")
+    encoder = replace(TINY.encoder, pooling=("pt", "attention"), pairwise=pairwise)
+    config = replace(TINY, encoder=encoder)
+    found, cost = measure(config, 1, 1), step_cost(config)
+    assert sum(cost.flops) == pytest.approx(found.flops, rel=1e-9)
+    assert 0.9 < cost.memory.peak / (found.state + found.temporary) < 1.35
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,11 @@ PARTS = {
     "attend": (lambda k, qkv: k.attend(0.0, qkv, BIAS, None), (made(4, 9, 3, 2, 5),)),
     "attend, one jet": (lambda k, qkv: k.attend(0.0, qkv, BIAS[1], None), (made(9, 3, 2, 5),)),
     "attend, dropout": (lambda k, qkv: k.attend(0.4, qkv, BIAS, keys(4)), (made(4, 9, 3, 2, 5),)),
+    "attend, pairs": (
+        lambda k, qkv, pairs: k.attend(0.4, qkv, pairs + BIAS[:, None, None], keys(4)),
+        (made(4, 9, 3, 2, 5), made(4, 2, 9, 9)),
+    ),
+    "attend, pairs of one jet": (lambda k, *x: k.attend(0.0, *x, None), (made(9, 3, 2, 5), made(2, 9, 9))),
 }
 
 

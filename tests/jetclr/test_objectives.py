@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetclr.objectives import AnomCLR, NTXent, Objective, alignment, effective_rank, normalize, uniformity
+from jetclr.objectives import AnomCLR, NTXent, Objective
+from jetclr.objectives.monitors import alignment, effective_rank, normalize, uniformity
 from probes import geometry
+from tests.seen import compare
 
 
 def pair(seed: int, jets: int = 6, width: int = 5) -> tuple[jax.Array, jax.Array]:
@@ -30,7 +32,7 @@ def naive(z_a: np.ndarray, z_b: np.ndarray, temperature: float) -> float:
 @given(st.integers(0, 1000), st.sampled_from([0.05, 0.1, 0.5, 2.0]), st.integers(2, 9))
 def test_nt_xent_equals_a_naive_loop(seed: int, temperature: float, jets: int) -> None:
     a, b = pair(seed, jets)
-    np.testing.assert_allclose(NTXent(temperature)(a, b)[0], naive(a, b, temperature), rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(compare(NTXent(temperature), a, b).value, naive(a, b, temperature), rtol=2e-5, atol=2e-5)
 
 
 @given(st.integers(0, 1000), st.sampled_from([0.1, 0.5]))
@@ -41,7 +43,7 @@ def test_nt_xent_and_its_gradient_equal_optax(seed: int, temperature: float) -> 
         labels = jnp.concatenate([jnp.arange(6), jnp.arange(6)])
         return optax.losses.ntxent(jnp.concatenate([a, b]), labels, temperature).mean()
 
-    ours = jax.value_and_grad(lambda a, b: NTXent(temperature)(a, b)[0], (0, 1))(a, b)
+    ours = jax.value_and_grad(lambda a, b: compare(NTXent(temperature), a, b).value, (0, 1))(a, b)
     theirs = jax.value_and_grad(reference, (0, 1))(a, b)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), ours, theirs)
 
@@ -72,13 +74,13 @@ EVERY = [NTXent(0.1), NTXent(0.5), AnomCLR(0.1), AnomCLR(0.5), AnomCLR(0.1, othe
 def test_losses_with_anomalous_views_equal_a_naive_loop(seed: int, objective: Objective, jets: int) -> None:
     a, b, c = triple(seed, jets)
     want = with_anomalies(objective, *(np.asarray(z) for z in (a, b, c)))
-    np.testing.assert_allclose(objective(a, b, z_anomalous=c)[0], want, rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(compare(objective, a, b, anomalous=c).value, want, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("objective", EVERY[::2], ids=str)
 def test_their_gradients_are_those_of_finite_differences(objective: Objective) -> None:
     views = triple(3)
-    loss = jax.jit(lambda *z: objective(z[0], z[1], z_anomalous=z[2])[0])
+    loss = jax.jit(lambda *z: compare(objective, z[0], z[1], anomalous=z[2]).value)
     gradient = jax.grad(loss, (0, 1, 2))(*views)
     step = 1e-5
     for view, found in enumerate(gradient):
@@ -96,12 +98,12 @@ def test_a_step_down_the_gradient_turns_anomalous_views_away(objective: Objectiv
     views = triple(7, 20, 6)
 
     def loss(views: tuple[jax.Array, ...]) -> jax.Array:
-        return objective(views[0], views[1], z_anomalous=views[2])[0]
+        return compare(objective, views[0], views[1], anomalous=views[2]).value
 
     begun, descend = views, jax.jit(lambda z: jax.tree.map(lambda x, g: x - 0.5 * g, z, jax.grad(loss)(z)))
     for _ in range(20):
         views = descend(views)
-    before, after = (objective(z[0], z[1], z_anomalous=z[2])[1] for z in (begun, views))
+    before, after = (compare(objective, z[0], z[1], anomalous=z[2]).metrics for z in (begun, views))
     assert after["anomaly_similarity"] < before["anomaly_similarity"] - 0.01
     assert after["alignment"] < before["alignment"]
 
@@ -111,36 +113,36 @@ def test_anomaly_similarity_equals_a_loop_and_is_told_only_of_anomalies() -> Non
     unit = [np.asarray(normalize(z), np.float64) for z in (a, b, c)]
     want = np.mean([(unit[0][i] @ unit[2][i] + unit[1][i] @ unit[2][i]) / 2 for i in range(6)])
     for objective in (NTXent(), AnomCLR(), AnomCLR(others=True)):
-        found = objective(a, b, z_anomalous=c)[1]
+        found = compare(objective, a, b, anomalous=c).metrics
         np.testing.assert_allclose(found["anomaly_similarity"], want, rtol=1e-5)
-        assert found.keys() - NTXent()(a, b)[1].keys() == {"anomaly_similarity"}
-        for name, value in NTXent()(a, b)[1].items():
+        assert found.keys() - compare(NTXent(), a, b).metrics.keys() == {"anomaly_similarity"}
+        for name, value in compare(NTXent(), a, b).metrics.items():
             np.testing.assert_array_equal(value, found[name])
 
 
 def test_opposite_anomalies_are_the_best_that_pairs_can_reach() -> None:
     same = jnp.eye(8)
-    np.testing.assert_allclose(AnomCLR(0.25)(same, same, z_anomalous=-same)[0], -8, rtol=1e-6)
+    np.testing.assert_allclose(compare(AnomCLR(0.25), same, same, anomalous=-same).value, -8, rtol=1e-6)
     blind = jnp.ones((8, 3))
-    np.testing.assert_allclose(AnomCLR(0.25)(blind, blind, z_anomalous=blind)[0], 0, atol=1e-5)
-    np.testing.assert_allclose(NTXent(0.1)(blind, blind, z_anomalous=blind)[0], np.log(23), rtol=1e-6)
+    np.testing.assert_allclose(compare(AnomCLR(0.25), blind, blind, anomalous=blind).value, 0, atol=1e-5)
+    np.testing.assert_allclose(compare(NTXent(0.1), blind, blind, anomalous=blind).value, np.log(23), rtol=1e-6)
 
 
 def test_anomclr_without_anomalies_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"give z_anomalous, from Config\.anomalies"):
-        AnomCLR()(*pair(0))
+    with pytest.raises(ValueError, match=r"needs them, from Config\.anomalies"):
+        compare(AnomCLR(), *pair(0))
 
 
 def test_perfect_and_blind_encoders_give_the_limits() -> None:
     same = jnp.eye(8)
-    np.testing.assert_allclose(NTXent(0.01)(same, same)[0], 0, atol=1e-6)
+    np.testing.assert_allclose(compare(NTXent(0.01), same, same).value, 0, atol=1e-6)
     blind = jnp.ones((8, 3))
-    np.testing.assert_allclose(NTXent(0.1)(blind, blind)[0], np.log(15), rtol=1e-6)
+    np.testing.assert_allclose(compare(NTXent(0.1), blind, blind).value, np.log(15), rtol=1e-6)
 
 
 def test_a_zero_projection_gives_finite_loss_and_gradient() -> None:
     a, b = pair(0)
-    value, gradient = jax.value_and_grad(lambda a: NTXent(0.1)(a, b)[0])(a.at[2].set(0))
+    value, gradient = jax.value_and_grad(lambda a: compare(NTXent(0.1), a, b).value)(a.at[2].set(0))
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
 
@@ -177,7 +179,7 @@ def test_effective_rank_sees_a_collapse(noise: float) -> None:
 
 def test_what_is_not_finite_stays_so() -> None:
     a, b = pair(0)
-    assert not np.isfinite(NTXent(0.1)(a.at[3, 1].set(jnp.nan), b)[0])
+    assert not np.isfinite(compare(NTXent(0.1), a.at[3, 1].set(jnp.nan), b).value)
 
 
 def test_a_temperature_of_zero_is_refused() -> None:

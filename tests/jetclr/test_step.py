@@ -20,6 +20,7 @@ from jetclr.sharding import Devices
 from jetclr.step import Role, State, init_params, init_state, make_embed, make_train_step, stream, to_jets
 from tests.conftest import CONFIG
 from tests.cost_check import compile_step
+from tests.seen import compare
 from tests.toys import toy_batch, toy_jet
 
 STEPS = 20
@@ -202,7 +203,7 @@ def test_every_step_draws_other_anomalies_for_the_same_two_views() -> None:
         for view, role in drawn:
             inputs = config.features(batched(view)(stream(config.seed, number, role), to_jets(batch)))
             z.append(jax.vmap(network.apply, (None, 0, None))(state.params, inputs, None)["projection"])
-        return config.objective(z[0], z[1], z_anomalous=z[2])[0]
+        return compare(config.objective, z[0], z[1], anomalous=z[2]).value
 
     want = [float(loss_at(jnp.int32(number))) for number in range(2)]
     mesh = sharding.make_mesh(Devices(1), config.batch)
@@ -344,7 +345,7 @@ def test_two_views_of_a_jet_differ_and_streams_do_not_meet() -> None:
 
 def test_streams_keep_the_numbers_that_runs_were_made_with() -> None:
     assert {role.name: role.value for role in Role} == {
-        "INIT": 0, "VIEW_A": 1, "VIEW_B": 2, "DROPOUT": 3, "ANOMALY": 4,
+        "INIT": 0, "VIEW_A": 1, "VIEW_B": 2, "DROPOUT": 3, "ANOMALY": 4, "HIDE": 5, "MORE_VIEWS": 16,
     }  # fmt: skip
 
 

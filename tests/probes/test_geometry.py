@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 from sklearn.metrics.pairwise import cosine_similarity
 
-from jetclr import objectives
+from jetclr.objectives import monitors as objectives
 from probes import geometry
 
 

@@ -223,3 +223,28 @@ def test_an_extra_of_no_numbers_is_refused(tmp_path: Path) -> None:
 def test_too_few_selected_jets_are_said(stores: dict[str, Path]) -> None:
     with pytest.raises(UserError, match="leaves 300 jets to train on, fewer than one batch of 301"):
         source(Store(stores["train"]), batch=301, sampling=Sampling(where="label == 0"))
+
+
+@pytest.mark.parametrize("buckets", [(), (6,)])
+def test_labels_come_with_the_jets_of_each_piece(stores: dict[str, Path], buckets: tuple[int, ...]) -> None:
+    store = Store(stores["train"], stores["fit"])
+    made = source(store, batch=48, buckets=buckets, label=True)
+    jets, layout = made.arranged(7)
+    pieces = made[7]
+    assert [piece["label"].shape for piece in pieces] == [(n,) for n, _ in layout]
+    assert {piece["label"].dtype for piece in pieces} == {np.dtype(np.float32)}
+    found = np.concatenate([piece["label"] for piece in pieces])
+    np.testing.assert_array_equal(found, store.column("label")[jets])
+    assert set(found) == {0, 1}
+    half = source(store, batch=48, buckets=buckets, label=True, rows=part_of(1, 2))[7]
+    for mine, whole in zip(half, pieces, strict=True):
+        np.testing.assert_array_equal(mine["label"], np.split(whole["label"], 2)[1])
+
+
+def test_stores_without_labels_are_refused_by_name(stores: dict[str, Path], tmp_path: Path) -> None:
+    chunk = toy_chunk(np.random.default_rng(0), 100)
+    with StoreWriter(tmp_path / "bare", {}) as writer:
+        writer.append(chunk._replace(jets={name: x for name, x in chunk.jets.items() if name != "label"}))
+    source(Store(tmp_path / "bare"))
+    with pytest.raises(UserError, match=r"bare has no column 'label', by which the objective compares jets"):
+        source(Store(stores["train"], tmp_path / "bare"), label=True)

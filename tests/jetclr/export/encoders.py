@@ -37,6 +37,22 @@ CONFIGS = {
         encoder=Encoder(width=8, layers=1, heads=1, feedforward=8, wide=8, attention="plain", pooling=("mean", "pt")),
         head=Head(hidden=(7,), width=4),
     ),
+    "pairwise": Config(
+        data=Data(constituents=SLOTS),
+        encoder=Encoder(8, 2, 2, 8, wide=4, pooling=("sum", "attention"), pairwise=("ln_m2", "ln_kt", "ln_z", "ln_dr")),
+        head=Head(hidden=(5,), width=4),
+    ),
+    "irc-safe": Config(
+        data=Data(constituents=SLOTS),
+        features=Features(("eta", "phi", "r2")),
+        encoder=Encoder(8, 1, 2, 8, wide=4, pooling=("pt",), pairwise=("ln_dr",), irc_safe=True),
+        head=Head(hidden=(5,), width=4),
+    ),
+    "asked": Config(
+        data=Data(constituents=SLOTS),
+        encoder=Encoder(8, 1, 2, 8, wide=0, pooling=("attention",)),
+        head=Head(hidden=(), width=4),
+    ),
     "no-layers": Config(
         data=Data(constituents=SLOTS),
         encoder=Encoder(width=8, layers=0, heads=2, wide=0, pooling=("mean",)),

@@ -19,6 +19,7 @@ from jetclr.export.flavors import FLAVORS, Flavor
 from jetclr.export.graph import Frozen
 from jetclr.export.stablehlo import to_stablehlo
 from jetclr.run import open_run
+from tests.jetclr.export.encoders import CONFIGS, frozen
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,16 @@ def test_stablehlo_runs_in_a_fresh_process_without_this_package(
     found, want = np.load(tmp_path / "out.npz"), verify.expected(frozen, jets)
     for name in want:
         assert verify.difference(found[name], want[name]) < verify.LIMIT
+
+
+@pytest.mark.parametrize("name", ["pairwise", "irc-safe"])
+def test_stablehlo_has_every_option_of_the_encoder(name: str) -> None:
+    encoder, flavor = frozen(CONFIGS[name], ("embedding",)), FLAVORS["batch"]
+    jets = verify.random_jets(encoder)
+    model = jax.export.deserialize(bytearray(to_stablehlo(encoder, flavor)))
+    (feed,) = flavor.feeds(encoder, jets)
+    (found,) = model.call(*feed.values())
+    assert verify.difference(np.asarray(found), verify.expected(encoder, jets)["embedding"]) < verify.LIMIT
 
 
 def test_torch_writes_the_tensors_and_a_module_that_was_run(

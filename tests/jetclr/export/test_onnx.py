@@ -21,6 +21,7 @@ from jetclr.export.onnx_file import IR_VERSION, OPSET, to_onnx
 from jetclr.export.preprocess import preprocess
 from jetclr.features import FeatureName, Features
 from tests.conftest import CONFIG
+from tests.jetclr.export.encoders import CONFIGS
 
 EVERY = Features(
     tuple(get_args(FeatureName)),
@@ -102,8 +103,10 @@ def test_order_and_padding_do_not_matter_and_an_empty_jet_is_finite(models: dict
             encoder=Encoder(8, 2, 2, 8, attention="plain", pooling=("mean",), wide=0),
         ),
         replace(tiny(), encoder=Encoder(8, 0, 1, 8, pooling=("mean", "pt"), wide=4)),
+        CONFIGS["pairwise"],
+        CONFIGS["irc-safe"],
     ],
-    ids=["every feature, plain", "no blocks"],
+    ids=["every feature, plain", "no blocks", "pairwise, attention", "irc safe"],
 )
 def test_every_option_of_the_encoder_and_every_layer(config: Config) -> None:
     layers = ("layer_0", "embedding", "projection")
