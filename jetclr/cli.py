@@ -7,10 +7,10 @@ from jetclr import UserError, __version__, startup
 from jetclr.errors import EXIT_ERROR, EXIT_INTERRUPTED
 from jetclr.signals import sigterm_exits
 
-from jetclr.verbs import app, stores, training, judging, anomalies, exporting, measuring  # noqa: F401  # isort: skip  (the help's order)
+from jetclr.verbs import app, stores, training, sweeping, judging, anomalies, exporting, measuring  # noqa: F401  # isort: skip  (the help's order)
 
 NO_CACHE = "--no-cache"
-COMPILE = ("pretrain", "embed", "probe", "report", "benchmark", "anomaly", "score", "export")
+COMPILE = ("pretrain", "sweep", "embed", "probe", "report", "benchmark", "anomaly", "score", "export")
 DESCRIPTION = (
     f"jetclr --version prints the version; jetclr {NO_CACHE} VERB ... neither keeps nor uses compiled programs."
 )
@@ -19,9 +19,9 @@ DESCRIPTION = (
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 for an error told in one sentence, 130 after Ctrl-C.
 
-    SIGTERM ends it with status 143, cleaned up; pretraining saves and ends with 75, to be started again, and so it ends
-    when another process of the run is lost. Without `arguments` this is a program, of those of the command line, and
-    sets up its process (`jetclr.startup`).
+    SIGTERM ends it with status 143, cleaned up; pretraining, also of a sweep, saves and ends with 75, to be started
+    again, and so it ends when another process of the run is lost. Without `arguments` this is a program, of those of
+    the command line, and sets up its process (`jetclr.startup`).
     """
     if arguments is None:
         arguments = sys.argv[1:]
@@ -37,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if arguments[:1] == ["pretrain"]:
             return training.run_pretrain(arguments[1:])
+        if arguments[:1] == ["sweep"]:
+            return sweeping.run_sweep_verb(arguments[1:])
         if arguments[:1] == ["cost"]:
             return training.run_cost(arguments[1:])
         with sigterm_exits():

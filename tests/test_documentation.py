@@ -34,7 +34,7 @@ CHAINS = (
     ("docs/benchmark.md",),
     ("docs/anomaly.md",),
     ("docs/downstream.md",),
-    ("README.md", "docs/training.md", "docs/scaling.md"),
+    ("README.md", "docs/training.md", "docs/scaling.md", "docs/sweep.md", "docs/objectives.md"),
 )
 
 
@@ -70,7 +70,13 @@ def shrunk(command: str) -> list[str]:
         words += shlex.split("--label-counts 20 --draws 1 --taggers none --finetune False --baselines raw-constituents")
     if words[0] == "bench":
         words += {"data": "--batch 8 --seconds 0.1", "embed": "--repeats 1"}[words[1]].split()
-    if words[0] == "pretrain":
+    if words[0] == "sweep":
+        words[words.index("--labels") + 1] = "20"
+        words += ["--at-most", "1"]
+        if "--rungs" in words:
+            at = words.index("--rungs")
+            words[at + 1 : at + 3] = ["1"]
+    if words[0] in ("pretrain", "sweep"):
         words += shlex.split(SMALL) + ([] if "--steps" in words else ["--steps", "2"])
         words += [] if "--mesh.data" in words else ["--mesh.data", "1"]  # which compiles soonest
     return words
@@ -94,7 +100,8 @@ def test_every_documented_example_runs(pages: tuple[str, ...], tmp_path: Path, m
     assert "python" in [language for language, _ in examples(pages)]
     assert len(examples(pages)) >= 12
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for folder in ("configs", "docs"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     # Units so small that there are some for every shard.
     made = toy_generate if pages == ("docs/anomaly.md",) else partial(generate, unit_jets=2)
     monkeypatch.setattr("jetclr.data.generate.generate", made)

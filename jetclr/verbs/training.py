@@ -25,7 +25,7 @@ def pretrain(config: Positional[Path], workdir: Path) -> None:
     raise AssertionError("main() parses this verb, whose options depend on the config")
 
 
-def _named_config(arguments: list[str], usage: str) -> Any:
+def named_config(arguments: list[str], usage: str) -> Any:
     """The settings of the config file that stands among the arguments; the defaults if only help is asked for."""
     from jetclr import config as configs
 
@@ -43,7 +43,7 @@ def run_pretrain(arguments: list[str]) -> int:
     from jetclr import distributed, startup
     from jetclr.train import pretrain as run
 
-    loaded = _named_config(arguments, "jetclr pretrain CONFIG.py --workdir RUN")
+    loaded = named_config(arguments, "jetclr pretrain CONFIG.py --workdir RUN")
 
     @dataclass(frozen=True)
     class Pretrain:
@@ -83,7 +83,7 @@ def run_cost(arguments: list[str]) -> int:
     from jetclr.cost import step_cost
     from jetclr.scaling import Plan, print_cost
 
-    loaded = _named_config(arguments, "jetclr cost CONFIG.py")
+    loaded = named_config(arguments, "jetclr cost CONFIG.py")
 
     @dataclass(frozen=True)
     class Cost:
