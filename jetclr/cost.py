@@ -44,6 +44,7 @@ class Memory(NamedTuple):
 
     parameters: float
     optimizer: float
+    """With the running mean of the weights, and the objective's memory."""
     batch: float
     """The batch and its views."""
     gradients: float
@@ -129,7 +130,7 @@ def step_cost(config: Config, data: int = 1, fsdp: int = 1) -> Cost:
         raise UserError(f"a mesh of {data} x {fsdp} (data x fsdp) has no devices; both must be 1 or more")
     sharding.check_batch(config.batch, data * fsdp, config.chunks, GROUPS if config.data.buckets else 1)
     state = jax.eval_shape(lambda: step.init_state(config))
-    parameters = _bytes(state.params, 1)
+    parameters = _bytes(state.params | state.own, 1)
     return Cost(
         config.batch,
         data,
@@ -171,9 +172,11 @@ def _dense(config: Config) -> list[tuple[int, int]]:
 
 
 def _flops(config: Config, devices: int, layout: Layout | None = None) -> Flops:
-    """FLOPs of matrix products on each device."""
+    """FLOPs of matrix products on each device; the objective's own networks are left out."""
     pieces = layout or ((config.batch, _slots(config)),)
     encoder = sum(config.views_a_jet * jets * _view_flops(config, slots) for jets, slots in pieces)
+    if config.objective.teacher:  # forwards only
+        encoder += sum(config.views_a_jet * jets * _forward_flops(config, slots)[0] for jets, slots in pieces)
     return Flops(encoder / devices, _objective_flops(config, devices))
 
 
@@ -183,6 +186,14 @@ def _view_flops(config: Config, n: int) -> float:
     Of the first layers no gradient by their inputs is needed, and that of a pooled sum is no matrix product. In chunks
     the forward pass is taken twice (arXiv:2101.06983), the second time without the last layer, whose result is known.
     """
+    forward, first, pooled = _forward_flops(config, n)
+    once = 3 * forward - first + pooled
+    last = 2.0 * math.prod(_dense(config)[-1])
+    return once if config.chunks == 1 else once + forward + pooled - last
+
+
+def _forward_flops(config: Config, n: int) -> tuple[float, float, float]:
+    """FLOPs of one view of `n` slots forwards; of them those of the first layers; and those of pooling, not in them."""
     e, d = config.encoder, config.encoder.width
     first = 2.0 * n * len(config.features.columns) * d
     block = 2.0 * n * d * (3 * d + d + 2 * e.feedforward) + 4.0 * n * n * d
@@ -190,9 +201,7 @@ def _view_flops(config: Config, n: int) -> float:
     pooled = 2.0 * n * d * sum(pooling != "attention" for pooling in e.pooling)
     asked = (4.0 * n * d * e.heads + 2.0 * d * d) * ("attention" in e.pooling)
     first += 2.0 * n * n * e.heads * 2 * len(e.pairwise)
-    forward = first + e.layers * block + asked + sum(dense)
-    once = 3 * forward - first + pooled
-    return once if config.chunks == 1 else once + forward + pooled - dense[-1]
+    return first + e.layers * block + asked + sum(dense), first, pooled
 
 
 def _objective_flops(config: Config, devices: int) -> float:
@@ -238,9 +247,10 @@ def _wire(config: Config, parameters: float, data: int, fsdp: int) -> Wire:
 def _memory(config: Config, state: step.State, data: int, fsdp: int) -> Memory:
     devices, views = data * fsdp, config.views_a_jet * config.batch
     share = views / devices
-    whole = _bytes(state.params, 1)
-    parameters = _bytes(state.params, fsdp)
-    optimizer = _bytes(state.opt_state, fsdp)
+    learned = state.params | state.own
+    whole = _bytes(learned, 1)
+    parameters = _bytes(learned, fsdp)
+    optimizer = _bytes((state.opt_state, state.average, state.memory), fsdp)
     # pt, eta, phi and extras of jets; of views a mask besides.
     columns = (3 + len(config.data.extras)) * FLOAT
     batch = config.batch / devices * _slots(config) * (columns + config.views_a_jet * (columns + 1))

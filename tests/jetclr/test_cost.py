@@ -5,18 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from augmentations import AngularScale, Chain
-from jetclr import step
+from jetclr import sharding, step
 from jetclr.cli import main
-from jetclr.config import Config, Data
+from jetclr.config import Config, Data, load
 from jetclr.cost import Machine, efficiency, step_cost, step_flops, step_time
 from jetclr.encoder import Encoder, Head
 from jetclr.errors import UserError
 from jetclr.features import Features
-from jetclr.objectives import AnomCLR, NTXent, Objective
+from jetclr.objectives import BYOL, AnomCLR, NTXent, Objective
 from jetclr.pairs import PairFeature
+from jetclr.sharding import Devices
+from jetclr.step import init_state, make_train_step
 from tests.conftest import CONFIG
 from tests.cost_check import measure, small
 
@@ -56,6 +59,33 @@ def test_the_model_agrees_with_xla_on_pairs_and_pooling_by_attention() -> None:
     found, cost = measure(config, 1, 1), step_cost(config)
     assert sum(cost.flops) == pytest.approx(found.flops, rel=1e-9)
     assert 0.9 < cost.memory.peak / (found.state + found.temporary) < 1.35
+
+
+def test_a_teacher_goes_forwards_once_and_its_weights_take_memory() -> None:
+    config = replace(TINY, objective=BYOL(hidden=(4,)), average=0.99)
+    found, cost = measure(config, 1, 1), step_cost(config)
+    assert 0.98 < sum(cost.flops) / found.flops < 1  # but for a predictor of 4 units
+    assert 0.9 < cost.memory.peak / (found.state + found.temporary) < 1.35
+    alone = step_cost(replace(TINY, average=0.99))
+    assert cost.flops.encoder > 1.3 * alone.flops.encoder
+    assert alone.memory.optimizer - step_cost(TINY).memory.optimizer == 4 * alone.parameters
+
+
+def test_the_jetclass_config_fits_sixteen_devices() -> None:
+    """A dry run: shapes of the whole state and of a step, and what the model says of memory."""
+    config = load(Path(__file__).parents[2] / "configs/jetclass.py")
+    state = jax.eval_shape(lambda: init_state(config))
+    jets, slots = config.batch, config.data.constituents
+    batch = {
+        name: jax.ShapeDtypeStruct((jets, slots), np.float32) for name in ("pt", "eta", "phi", *config.data.extras)
+    }
+    mesh = sharding.make_mesh(Devices(8), config.batch, config.chunks)
+    after, metrics = jax.eval_shape(make_train_step(config, mesh), state, (batch,))
+    assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(lambda x: x.shape, state)
+    assert metrics["loss"].shape == ()
+    cost = step_cost(config, 16)
+    assert 40e6 < cost.parameters < 50e6
+    assert cost.memory.peak < 60e9
 
 
 @pytest.mark.parametrize(

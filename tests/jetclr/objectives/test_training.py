@@ -109,7 +109,9 @@ def test_every_part_of_the_state_is_trained() -> None:
 @pytest.mark.slow  # a program to compile for each
 @pytest.mark.parametrize("objective", EVERY, ids=str)
 def test_the_loss_falls(objective: Objective) -> None:
-    config = tiny(objective, steps=40)
+    if isinstance(objective, DINO):  # whose target moves away while the centre finds the mean
+        objective = dataclasses.replace(objective, centre_momentum=0.999)
+    config = tiny(objective, steps=40, average=0.999)
     metrics, _ = train(config, sharding.make_mesh(Devices(1), config.batch), 40)
     losses = [found["loss"] for found in metrics]
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
