@@ -35,7 +35,7 @@ def pair_terms(
     """The features of all pairs and their squares, of which each head adds some to its scores.
 
     A parabola in the logarithm of an angle lets a head look at one scale. A small network in its place (as in
-    arXiv:2202.03772) took three times as long on two cores, and the probe was no better: docs/recipe.md.
+    arXiv:2202.03772) makes a step take three times as long on two cores, and the probe was no better.
     """
     x = pair_features(names, eta, phi, z, seen)
     return jnp.concatenate([x, jnp.minimum(x * x, STEEPEST)])
