@@ -17,7 +17,7 @@ from augmentations import random
 from jetclr.features import FeatureName, Features, Inputs
 from jetclr.kernels import FORMULAS, Kernels, dropout
 from jetclr.kernels import choose as choose_kernels
-from jetclr.pairs import PairFeature, pair_terms
+from jetclr.pairs import PairFeature, pair_features, with_squares
 from jetclr.weights import MASKED_SCORE, Pooling, attention_bias, counted_alike, pooling_weights, rank_code, without
 
 Params = dict[str, dict[str, Array]]
@@ -346,7 +346,8 @@ def _dropout_keys(rate: float, keys: Key[Array, "*B"] | None, layer: int) -> lis
 
 def _pair_bias(settings: Encoder, parts: _Parts, inputs: Inputs) -> Float[Array, "*B H N N"]:
     """Added to the scores of each head for each query and key, finite in padding too. Pairs come last all the way."""
-    x = parts.kernels.keep(pair_terms(settings.pairwise, inputs.eta, inputs.phi, inputs.z, inputs.mask))
+    x = pair_features(settings.pairwise, inputs.eta, inputs.phi, inputs.z, inputs.mask)
+    x = parts.kernels.keep(with_squares(x))
     # Zero at first: then attention starts as it does without pairs.
     w = _ToScores("pairs", jnp.zeros)(x.shape[0], settings.heads)
     return jnp.moveaxis(jnp.tensordot(w.T, x, 1), 0, -3)

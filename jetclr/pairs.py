@@ -25,19 +25,12 @@ STEEPEST = 9.0
 """Squares of terms count up to here: those of the softest pairs would be many times as large."""
 
 
-def pair_terms(
-    names: tuple[PairFeature, ...],
-    eta: Float[Array, "*B N"],
-    phi: Float[Array, "*B N"],
-    z: Float[Array, "*B N"],
-    seen: Bool[Array, "*B N"],
-) -> Float[Array, "T *B N N"]:
-    """The features of all pairs and their squares, of which each head adds some to its scores.
+def with_squares(x: Float[Array, "P *B N N"]) -> Float[Array, "T *B N N"]:
+    """Features of all pairs and their squares, of which each head adds some to its scores.
 
     A parabola in the logarithm of an angle lets a head look at one scale. A small network in its place (as in
     arXiv:2202.03772) makes a step take three times as long on two cores, and the probe was no better.
     """
-    x = pair_features(names, eta, phi, z, seen)
     return jnp.concatenate([x, jnp.minimum(x * x, STEEPEST)])
 
 

@@ -74,9 +74,7 @@ def to_jets(batch: Batch) -> Jets:
 
 def sizes(config: Config) -> Sizes:
     """What the objective's own networks and memory are made for."""
-    embedding = len(config.encoder.pooling) * config.encoder.width + config.encoder.wide
-    columns = len(config.features.columns)
-    return Sizes(len(config.views), config.batch, config.encoder.width, embedding, config.head.width, columns)
+    return Sizes(config.encoder.width, config.head.width, len(config.features.columns))
 
 
 def init_params(config: Config) -> encoder.Params:

@@ -93,11 +93,16 @@ def _check(config: Config, stop_at: int | None) -> Mesh:
     """The mesh of the run; raises UserError for what can be seen to be wrong before anything is opened."""
     if stop_at is not None and stop_at < 1:
         raise UserError(f"--stop-at is {stop_at}; the first step is 1")
+    check_trainable(config)
+    return sharding.make_mesh(config.mesh, config.batch, config.chunks, GROUPS if config.data.buckets else 1)
+
+
+def check_trainable(config: Config) -> None:
+    """Raise UserError for a config that names no jets, or has views that are only known by name."""
     if foreign := foreign_transforms((config.views, config.anomalies)):
         raise UserError(f"{', '.join(foreign)}: not part of augmentations; give the config file that defines it")
     if not config.data.train:
         raise UserError("no jets to train on: set data.train in the config, or give --data.train STORE")
-    return sharding.make_mesh(config.mesh, config.batch, config.chunks, GROUPS if config.data.buckets else 1)
 
 
 def _open(config: Config, mesh: Mesh, workdir: Path, stack: ExitStack) -> tuple[BatchSource, ValidationProbe | None]:

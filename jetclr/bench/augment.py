@@ -80,13 +80,13 @@ def _seconds(call: Callable[[int], Any]) -> float:
 
 
 def _jitted(config: Config, batch: step.Batch) -> Callable[[int], Any]:
-    """Both views of a batch on the device, as the training step draws them, for the step of a number."""
-    roles = (step.Role.VIEW_A, step.Role.VIEW_B)
+    """All views of a batch on the device, as the training step draws them, for the step of a number."""
+    drawn = list(zip(config.views, step.view_roles(config), strict=True))
 
     @jax.jit
     def views(number: jax.Array, batch: step.Batch) -> Any:
         jets = step.to_jets(batch)
-        return [batched(v)(step.stream(config.seed, number, r), jets) for v, r in zip(config.views, roles, strict=True)]
+        return [batched(view)(step.stream(config.seed, number, role), jets) for view, role in drawn]
 
     placed = jax.device_put(dict(batch))
     return lambda number: jax.block_until_ready(views(np.int32(number), placed))

@@ -35,13 +35,8 @@ def alone(x: Array) -> Array:
 class Sizes(NamedTuple):
     """What networks and memories are made for."""
 
-    views: int
-    """Views of a jet, anomalous ones not counted."""
-    batch: int
-    """Jets a step."""
     width: int
     """Of the model, and so of a constituent's output."""
-    embedding: int
     projection: int
     features: int
 

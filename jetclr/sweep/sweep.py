@@ -23,7 +23,7 @@ from jetclr.sweep.options import TRIALS, Options
 from jetclr.sweep.plan import Job, Plan, Results
 from jetclr.sweep.program import Program, load_program
 from jetclr.sweep.table import Table
-from jetclr.train import NonFinite, pretrain
+from jetclr.train import NonFinite, check_trainable, pretrain
 from probes.report import markdown_table, markdown_text, terminal_table
 
 JSON, MARKDOWN, BEST = "sweep.json", "sweep.md", "best.json"
@@ -100,10 +100,7 @@ def _plan(program: Program, config: Config, workdir: Path, options: Options, jud
 
 def _refuse_untrainable(config: Config, judge: Judge) -> None:
     """Raise UserError for what can be seen to be wrong with runs like `config` before one is begun."""
-    if not config.data.train:
-        raise UserError("no jets to train on: set data.train in the config, or give --data.train STORE")
-    if foreign := configs.foreign_transforms((config.views, config.anomalies)):
-        raise UserError(f"{', '.join(foreign)}: not part of augmentations; give the config file that defines it")
+    check_trainable(config)
     judge.check(config)
 
 

@@ -7,7 +7,7 @@ from jetclr.objectives import BYOL, DINO, IBOT, AnomCLR, Combined, MaskedParticl
 from jetclr.objectives.protocol import Sizes
 from tests.seen import compare, judge, outputs, rows_of
 
-SIZES = Sizes(views=2, batch=4, width=4, embedding=8, projection=3, features=2)
+SIZES = Sizes(width=4, projection=3, features=2)
 
 
 def several(*weighted: tuple[float, object]) -> Combined:

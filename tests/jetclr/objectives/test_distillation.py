@@ -9,7 +9,7 @@ from jetclr.objectives import BYOL, DINO, IBOT, Objective, SimSiam
 from jetclr.objectives.protocol import Rows, Sizes
 from tests.seen import judge, outputs, rows_of
 
-SIZES = Sizes(views=2, batch=4, width=4, embedding=8, projection=3, features=5)
+SIZES = Sizes(width=4, projection=3, features=5)
 JETS, SLOTS, PROTOTYPES = 4, 6, 7
 
 

@@ -10,7 +10,7 @@ from jetclr.objectives.masked import SAMPLED
 from jetclr.objectives.protocol import Rows, Sizes
 from tests.seen import judge, outputs, rows_of
 
-SIZES = Sizes(views=2, batch=4, width=4, embedding=8, projection=3, features=2)
+SIZES = Sizes(width=4, projection=3, features=2)
 VIEWS, SLOTS = 8, 6
 
 

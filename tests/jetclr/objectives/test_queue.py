@@ -7,7 +7,7 @@ from jetclr.objectives import MoCo
 from jetclr.objectives.protocol import Sizes
 from tests.seen import judge, outputs, rows_of
 
-SIZES = Sizes(views=2, batch=4, width=8, embedding=8, projection=3, features=5)
+SIZES = Sizes(width=8, projection=3, features=5)
 
 
 def rows(seed: int, views: int = 2) -> dict[str, jax.Array]:
