@@ -166,7 +166,7 @@ def _slots(config: Config) -> int:
 
 def _dense(config: Config) -> list[tuple[int, int]]:
     """Shapes of the layers after pooling, from the first (the wide one, if there is one) to the projection."""
-    pooled, wide = len(config.encoder.pooling) * config.encoder.width, config.encoder.wide
+    pooled, wide = config.encoder.pooled_width, config.encoder.wide
     widths = (pooled + wide, *config.head.hidden, config.head.width)
     return [(pooled, wide)] * bool(wide) + list(itertools.pairwise(widths))
 
@@ -198,7 +198,7 @@ def _forward_flops(config: Config, n: int) -> tuple[float, float, float]:
     first = 2.0 * n * len(config.features.columns) * d
     block = 2.0 * n * d * (3 * d + d + 2 * e.feedforward) + 4.0 * n * n * d
     dense = [2.0 * a * b for a, b in _dense(config)]
-    pooled = 2.0 * n * d * sum(pooling != "attention" for pooling in e.pooling)
+    pooled = 2.0 * n * (e.pooled_width - d * ("attention" in e.pooling))
     asked = (4.0 * n * d * e.heads + 2.0 * d * d) * ("attention" in e.pooling)
     first += 2.0 * n * n * e.heads * 2 * len(e.pairwise)
     return first + e.layers * block + asked + sum(dense), first, pooled

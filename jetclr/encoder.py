@@ -47,9 +47,10 @@ class Encoder:
     `"attention"` asks the last block's constituents with a learned query for each head (arXiv:1810.00825,
     arXiv:2103.17239); layers before have no such part, and are pooled by pT if it is the only one. Several poolings are
     concatenated. `wide` GELU units after pooling, part of the embedding, let a linear probe see non-linear functions of
-    the pooled sums (0: none). `dropout` is the share of numbers dropped in each block: shares of attention, hidden
-    units, and what both halves give. `pairwise` features of two constituents are added to the scores of attention
-    with weights that all blocks share, in the manner of arXiv:2202.03772.
+    the pooled sums (0: none). `depth="all"` pools the normalised constituents after every block and not after the last
+    alone, so that what earlier blocks have found stays within reach. `dropout` is the share of numbers dropped in each
+    block: shares of attention, hidden units, and what both halves give. `pairwise` features of two constituents are
+    added to the scores of attention with weights that all blocks share, in the manner of arXiv:2202.03772.
 
     With `irc_safe` no layer changes when a constituent splits into collinear parts, and an emission moves each by no
     more than in proportion to its momentum: shares of pT enter as weights of attention, softmax(scores + log z), and of
@@ -66,6 +67,7 @@ class Encoder:
     wide: int = 1024
     pairwise: tuple[PairFeature, ...] = ()
     irc_safe: bool = False
+    depth: Literal["last", "all"] = "last"
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "feedforward"):
@@ -77,6 +79,9 @@ class Encoder:
             raise ValueError(f"Encoder.width {self.width} is not a multiple of Encoder.heads {self.heads}")
         if not self.pooling:
             raise ValueError("Encoder.pooling is empty; choose one or several of " + ", ".join(get_args(Pooling)))
+        for name, choices in (("attention", ("pt", "plain")), ("depth", ("last", "all"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"Encoder.{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
         for field, kind in (("pooling", Pooling), ("pairwise", PairFeature)):
             names, known = getattr(self, field), get_args(kind)
             if len(set(names)) < len(names) or not set(names) <= set(known):
@@ -88,6 +93,13 @@ class Encoder:
                 f"Encoder.irc_safe is True with attention {self.attention!r}, pooling {self.pooling} and pairwise "
                 f"{self.pairwise}; safe are attention 'pt', pooling ('pt',) and pairwise () or ('ln_dr',)"
             )
+
+    @property
+    def pooled_width(self) -> int:
+        """How many numbers pooling gives, all poolings and depths together."""
+        before = max(self.layers - 1, 0) if self.depth == "all" else 0
+        fixed = sum(pooling != "attention" for pooling in self.pooling) or 1  # layers before: as without attention
+        return self.width * (len(self.pooling) + fixed * before)
 
 
 def check_irc_safe(encoder: Encoder, features: Features) -> None:
@@ -295,7 +307,7 @@ def _encode(
     if hidden is not None:
         instead = _MaskToken("mask_token")(settings.width) + rank_code(inputs, settings.width)
         h = jnp.where(hidden.reshape(*h.shape[:-1], 1), instead.reshape(h.shape), h)
-    layers = {"layer_0": _pool(weights, h)}
+    layers, before = {"layer_0": _pool(weights, h)}, []
     for i in range(settings.layers):
         drop = _dropout_keys(rate, keys, i)
         norm = _Norm(settings.width, f"attention_norm_{i}")()
@@ -308,10 +320,13 @@ def _encode(
         down = _Linear(settings.width, f"block_{i}_down")(parts, dropout(rate, units, drop[2]))
         h = h + dropout(rate, down.astype(parts.whole), drop[3])
         layers[f"layer_{i + 1}"] = _pool(weights, h)
+        if settings.depth == "all" and i + 1 < settings.layers:
+            before.append(_pool(weights, normalize(h)))
     n, norm = normalize(h), _Norm(settings.width, "final_norm")()
     pooled = [] if settings.pooling == ("attention",) else [_pool(weights, n, norm)]
     if "attention" in settings.pooling:
         pooled.append(_pool_by_attention(settings, n, norm, of_keys, seen.mask))
+    pooled += before
     layers["embedding"] = _widened(settings, parts, jnp.concatenate(pooled, axis=-1))
     constituents = (n * norm.scale + norm.offset).reshape(*of_keys.shape, -1) if apart else None
     return layers, constituents

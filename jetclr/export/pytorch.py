@@ -82,7 +82,9 @@ class JetEncoder(nn.Module):
         if "attention" in encoder["pooling"]:
             parts["pool_query"] = nn.Linear(width, encoder["heads"], bias=False)
             parts["pool_value"] = nn.Linear(width, width)
-        width *= len(encoder["pooling"])
+        fixed = [name for name in encoder["pooling"] if name != "attention"] or ["pt"]
+        before = max(encoder["layers"] - 1, 0) if encoder.get("depth") == "all" else 0
+        width *= len(encoder["pooling"]) + before * len(fixed)
         if encoder["wide"]:
             parts |= {"wide_norm": nn.LayerNorm(width), "wide": nn.Linear(width, encoder["wide"])}
             width += encoder["wide"]
@@ -151,17 +153,20 @@ class JetEncoder(nn.Module):
         bias = of_keys[:, None, None, :] + (self._pair_bias(z, real, *angles) if encoder.get("pairwise") else 0)
         h = parts["embed"](x).to(x.dtype)  # under autocast too, blocks are summed in full precision
         yield "layer_0", (weights @ h).flatten(1)
+        before = []
         for i in range(encoder["layers"]):
             h = h + self.dropout(self._attend(parts[f"attention_norm_{i}"](h), bias, f"block_{i}"))
             up = parts[f"block_{i}_up"](parts[f"feedforward_norm_{i}"](h))
             hidden = self.dropout(F.gelu(up, approximate="tanh"))
             h = h + self.dropout(parts[f"block_{i}_down"](hidden))
             yield f"layer_{i + 1}", (weights @ h).flatten(1)
+            if encoder.get("depth") == "all" and i + 1 < encoder["layers"]:
+                before.append((weights @ F.layer_norm(h, h.shape[-1:])).flatten(1))
         h = parts["final_norm"](h)
         pooled = [(weights @ h).flatten(1)] if fixed else []
         if "attention" in encoder["pooling"]:
             pooled.append(self._asked(h, of_keys, real))
-        h = torch.cat(pooled, dim=-1)
+        h = torch.cat(pooled + before, dim=-1)
         if encoder["wide"]:
             h = torch.cat([h, F.gelu(parts["wide"](parts["wide_norm"](h)), approximate="tanh")], dim=-1)
         yield "embedding", h

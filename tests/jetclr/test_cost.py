@@ -3,6 +3,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -52,9 +53,10 @@ def test_the_model_agrees_with_what_xla_makes_of_the_step(data: int, fsdp: int, 
         assert cost.wire.gradients == pytest.approx(found.summed, rel=0.25)
 
 
-def test_the_model_agrees_with_xla_on_pairs_and_pooling_by_attention() -> None:
+@pytest.mark.parametrize("depth", ["last", "all"])
+def test_the_model_agrees_with_xla_on_pairs_and_pooling_by_attention(depth: Literal["last", "all"]) -> None:
     pairwise: tuple[PairFeature, ...] = ("ln_dr", "ln_kt", "ln_z", "ln_m2")
-    encoder = replace(TINY.encoder, pooling=("pt", "attention"), pairwise=pairwise)
+    encoder = replace(TINY.encoder, layers=2, pooling=("pt", "attention"), pairwise=pairwise, depth=depth)
     config = replace(TINY, encoder=encoder)
     found, cost = measure(config, 1, 1), step_cost(config)
     assert sum(cost.flops) == pytest.approx(found.flops, rel=1e-9)

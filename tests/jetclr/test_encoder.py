@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import get_args
 
 import jax
@@ -13,6 +14,7 @@ from jetclr.encoder import Encoder, Head, Network, Params, build, build_head, ch
 from jetclr.features import Features, Inputs
 from jetclr.kernels import BY_HAND, FORMULAS, Kernels
 from jetclr.pairs import PairFeature
+from jetclr.weights import Pooling
 from tests.toys import toy_jet
 
 FEATURES = Features()
@@ -23,8 +25,9 @@ SETTINGS = [
     Encoder(width=8, layers=2, heads=1, feedforward=8, pooling=("pt",), wide=8),
     Encoder(width=8, layers=1, heads=2, feedforward=8, pooling=("sum", "attention"), wide=0, pairwise=EVERY_PAIR),
     Encoder(width=8, layers=1, heads=2, feedforward=8, pooling=("attention",), wide=8),
+    Encoder(width=8, layers=3, heads=2, feedforward=8, pooling=("mean", "attention"), wide=4, depth="all"),
 ]
-NAMES = ["pt", "plain", "one-head", "pairwise", "attention"]
+NAMES = ["pt", "plain", "one-head", "pairwise", "attention", "depths"]
 HEAD = Head(hidden=(12,), width=6)
 
 
@@ -248,6 +251,29 @@ def test_features_of_momenta_are_refused_where_all_is_to_be_safe() -> None:
     check_irc_safe(Encoder(), Features())
     with pytest.raises(ValueError, match=r"Features\.columns has z, log_z; with Encoder\.irc_safe"):
         check_irc_safe(safe, Features())
+
+
+@pytest.mark.parametrize(
+    ("pooling", "fixed"),
+    [(("pt", "mean"), ("pt", "mean")), (("sum", "attention"), ("sum",)), (("attention",), ("pt",))],
+)
+def test_every_depth_is_pooled_as_the_last_of_a_shallower_network(
+    pooling: tuple[Pooling, ...], fixed: tuple[Pooling, ...]
+) -> None:
+    settings = Encoder(width=8, layers=3, heads=2, feedforward=8, pooling=pooling, wide=0, depth="all")
+    network, params = made(settings)
+    params |= {"final_norm": {"scale": jnp.ones(8), "offset": jnp.zeros(8)}}
+    inputs = FEATURES(toy_jet(3))
+    embedding = network.apply(params, inputs, None)["embedding"]
+    assert embedding.shape == (settings.pooled_width,)
+
+    def alone(layers: int, pooling: tuple[Pooling, ...]) -> jax.Array:
+        shallower = replace(settings, layers=layers, pooling=pooling, depth="last")
+        head = {"head_1": {"w": jnp.zeros((shallower.pooled_width, 12)), "b": jnp.zeros(12)}}
+        return build(shallower, HEAD).apply(params | head, inputs, None)["embedding"]
+
+    expected = jnp.concatenate([alone(3, pooling), alone(1, fixed), alone(2, fixed)])
+    np.testing.assert_allclose(embedding, expected, rtol=1e-6, atol=1e-6)
 
 
 TOKENS = [SETTINGS[0], SETTINGS[3], Encoder(width=6, heads=2, layers=1, feedforward=8, pooling=("mean",), wide=0)]

@@ -22,7 +22,7 @@ from tests.toys import toy_constituents
 
 SLOTS = 46  # 30 constituents at most, and 15 of their splittings or 5 emissions
 SAFE = Encoder(width=16, layers=2, heads=4, feedforward=24, pooling=("pt",), wide=24, irc_safe=True)
-PAIRED = Encoder(16, 2, 4, 24, pooling=("pt",), wide=24, irc_safe=True, pairwise=("ln_dr",))
+PAIRED = Encoder(16, 2, 4, 24, pooling=("pt",), wide=24, irc_safe=True, pairwise=("ln_dr",), depth="all")
 ANGLES, MOMENTA = Features(("eta", "phi", "r", "r2")), Features()
 STRENGTHS = 10.0 ** -np.arange(1, 10)
 

@@ -48,6 +48,11 @@ CONFIGS = {
         encoder=Encoder(8, 1, 2, 8, wide=4, pooling=("pt",), pairwise=("ln_dr",), irc_safe=True),
         head=Head(hidden=(5,), width=4),
     ),
+    "depths": Config(
+        data=Data(constituents=SLOTS),
+        encoder=Encoder(8, 2, 2, 8, wide=4, pooling=("mean", "attention"), depth="all"),
+        head=Head(hidden=(5,), width=4),
+    ),
     "asked": Config(
         data=Data(constituents=SLOTS),
         encoder=Encoder(8, 1, 2, 8, wide=0, pooling=("attention",)),
