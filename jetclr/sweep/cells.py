@@ -10,6 +10,7 @@ from probes.report import Number
 
 SHOWN = {
     "auc": ("AUC", ".4f"),
+    "auc_difference": ("difference", "+.4f"),
     "r50": ("R50", ".0f"),
     "lda_auc": ("LDA AUC", ".4f"),
     "untrained_auc": ("untrained AUC", ".4f"),
@@ -17,16 +18,19 @@ SHOWN = {
     "effective_rank": ("effective rank", ".1f"),
     "seconds": ("seconds", ".0f"),
 }
-"""Heading and format of each value; R50 is 1/eps_B of the logistic regression at eps_S = 0.5."""
+"""Heading and format of each value; R50 is 1/eps_B of the logistic regression at eps_S = 0.5, the difference is
+AUC less that of the reference row with the same seed."""
 
 WITH_PROBES = ("r50", "lda_auc")
 
 
-def shown(judge: Judge, *, controls: bool) -> dict[str, str]:
-    """Values that a sweep has, with the headings of their columns."""
+def shown(judge: Judge, *, controls: bool, reference: str = "") -> dict[str, str]:
+    """Values that a sweep has, with the headings of their columns; differences if there is a `reference` row."""
     found = {name: heading for name, (heading, _) in SHOWN.items() if judge.fit or name not in WITH_PROBES}
     if not (controls and judge.fit):
         del found["untrained_auc"]
+    if not reference:
+        del found["auc_difference"]
     return found if judge.fit else found | {"auc": "validation AUC"}
 
 
@@ -52,4 +56,5 @@ def cell(name: str, found: dict[str, Any] | None) -> Number | None:
     if found["is_bound"]:
         # Rounded down: rounding a bound up would claim more than was shown.
         return Number(f"> {math.floor(value)}")
-    return Number(format(value, form) + ("" if found["std"] is None else f" ± {format(found['std'], form)}"))
+    std = "" if found["std"] is None else f" ± {format(found['std'], form.removeprefix('+'))}"
+    return Number(format(value, form) + std)

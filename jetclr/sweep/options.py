@@ -26,6 +26,8 @@ class Options:
     """Seeds with which each row of a table is run; that of the config if not given."""
     only: tuple[str, ...] = ()
     """Only these rows of a table."""
+    reference: str = ""
+    """A row of a table from which the others' differences of AUC are told, seed by seed."""
     rungs: tuple[int, ...] = ()
     """Steps at which the worse half of a search's trials are stopped."""
 

@@ -25,6 +25,7 @@ class Results:
 
     columns: tuple[str, ...]
     rows: list[Row]
+    caption: str
     as_json: dict[str, Any]
     left: int
     best: str | None = None

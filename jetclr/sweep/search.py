@@ -140,7 +140,7 @@ class Search:
         best = next((run_name(trial.number) for trial, values in trials[:1] if _order(values)[0] == 0), None)
         left = self.trials - sum(values is not None for _, values in trials)
         columns = ("trial", *names.values(), "ended", "settings")
-        return Results(columns, rows, {"trials": told, "best": best}, max(left, 0), best)
+        return Results(columns, rows, self.judge.told, {"trials": told, "best": best}, max(left, 0), best)
 
     def _in_states(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)

@@ -59,7 +59,7 @@ def run_sweep(config: Config, space: Path, workdir: Path, options: Options) -> s
 
 def _refuse_others(program: Program, config: Config, options: Options) -> None:
     """Raise UserError for options that belong to the other kind of sweep."""
-    names = {"space": ("seeds", "only"), "rows": ("trials", "rungs")}[program.kind]
+    names = {"space": ("seeds", "only", "reference"), "rows": ("trials", "rungs")}[program.kind]
     if given := [name for name in names if getattr(options, name)]:
         kind = "a search" if program.kind == "space" else "a table"
         raise UserError(f"{program.path} defines `{program.kind}`, {kind}, which has no --{given[0]}")
@@ -85,7 +85,7 @@ def _plan(program: Program, config: Config, workdir: Path, options: Options, jud
         for one in {repr((row.data, row.probe.every, row.seed)): row for row in rows.values()}.values():
             _refuse_untrainable(one, judge)
         seeds = options.seeds or (config.seed,)
-        return Table(Folder(workdir, settings), rows, judge, seeds, options.only)
+        return Table(Folder(workdir, settings), rows, judge, seeds, options.only, options.reference)
     if find_spec("optuna") is None:
         raise UserError("a search needs Optuna: pip install 'jetclr[sweep]'")
     from jetclr.sweep.search import Search, try_space
@@ -151,10 +151,8 @@ def _write(plan: Plan, program: Program) -> Results:
         path = plan.folder.path
         about = {"kind": program.kind, "judged_by": asdict(plan.judge), "left": results.left}
         write_json(path / JSON, about | results.as_json)
-        caption = (
-            f"{plan.judge.told} Mean ± standard deviation over seeds." if program.kind == "rows" else plan.judge.told
-        )
-        write_whole(path / MARKDOWN, f"{markdown_table(results.rows, results.columns)}\n{markdown_text(caption)}\n")
+        table = markdown_table(results.rows, results.columns)
+        write_whole(path / MARKDOWN, f"{table}\n{markdown_text(results.caption)}\n")
         if results.best is not None:
             write_json(path / BEST, json.loads((path / results.best / CONFIG).read_bytes()))
     return results

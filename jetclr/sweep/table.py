@@ -4,6 +4,7 @@ import difflib
 import re
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 from jetclr import config as configs
 from jetclr.config import Config
@@ -29,14 +30,16 @@ class Table:
         judge: Judge,
         seeds: tuple[int, ...],
         only: tuple[str, ...] = (),
+        reference: str = "",
     ) -> None:
         self.folder, self.rows, self.judge, self.seeds = folder, rows, judge, seeds
-        self.only = only or tuple(rows)
+        self.only, self.reference = only or tuple(rows), reference
         self.controls = bool(judge.fit)
-        for name in self.only:
-            if name not in rows:
-                near = difflib.get_close_matches(name, rows, n=1) or rows
-                raise UserError(f"--only {name!r} is not a row; there is {', '.join(map(repr, near))}")
+        for option, names in (("only", self.only), ("reference", (reference,) if reference else ())):
+            for name in names:
+                if name not in rows:
+                    near = difflib.get_close_matches(name, rows, n=1) or rows
+                    raise UserError(f"--{option} {name!r} is not a row; there is {', '.join(map(repr, near))}")
         self._refuse_changes()
 
     def take(self, held: ExitStack) -> Job | None:
@@ -55,12 +58,12 @@ class Table:
         self.folder.keep(job.name, values)
 
     def results(self) -> Results:
-        names = shown(self.judge, controls=self.controls)
+        names = shown(self.judge, controls=self.controls, reference=self.reference)
         rows: list[Row] = []
         told = []
         for row in self.rows:
             runs = {seed: self._values(row, seed) for seed in self._seeds_of(row)}
-            done = {seed: values for seed, values in runs.items() if values is not None}
+            done = {seed: self._compared(row, seed, values) for seed, values in runs.items() if values is not None}
             good = [values for values in done.values() if "failed" not in values]
             found = {name: spread(name, good) for name in names}
             failed = f", {len(done) - len(good)} failed" if len(good) < len(done) else ""
@@ -70,7 +73,12 @@ class Table:
                 | {"runs": [{"run": run_name(row, seed), "seed": seed} | values for seed, values in done.items()]}
             )
         left = sum(not self._done(run_name(row, seed)) for row in self.only for seed in self.seeds)
-        return Results(("row", "seeds", *names.values()), rows, {"rows": told}, left)
+        caption = f"{self.judge.told} Mean ± standard deviation over seeds."
+        about: dict[str, Any] = {"rows": told}
+        if self.reference:
+            caption += f" The difference is that of the AUC from {self.reference!r}, seed by seed."
+            about = {"reference": self.reference} | about
+        return Results(("row", "seeds", *names.values()), rows, caption, about, left)
 
     def _done(self, name: str) -> bool:
         # Who deletes a run's folder wants it anew.
@@ -79,6 +87,15 @@ class Table:
     def _values(self, row: str, seed: int) -> Values | None:
         name = run_name(row, seed)
         return self.folder.values(name) if self._done(name) else None
+
+    def _compared(self, row: str, seed: int, values: Values) -> Values:
+        """The values with the difference of AUC from the reference row's run of the seed, where both are known."""
+        # Runs of a seed share the draw of labels, and the first weights if the networks are alike: what differs between
+        # seeds alone is taken off.
+        reference = self._values(self.reference, seed) if self.reference not in ("", row) else None
+        if reference is None or "failed" in values or "failed" in reference:
+            return values
+        return values | {"auc_difference": values["auc"] - reference["auc"]}
 
     def _seeds_of(self, row: str) -> list[int]:
         """Those of this call and of earlier ones."""

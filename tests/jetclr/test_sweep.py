@@ -283,6 +283,28 @@ def test_a_failed_run_of_a_table_is_told_and_left_out_of_the_mean(
     assert "| none | 1, 1 failed | 0.9000 |" in (tmp_path / "table" / "sweep.md").read_text()
 
 
+def test_differences_are_taken_seed_by_seed(trainer: Trainer, config: Config, tmp_path: Path) -> None:
+    """Of seeds that both rows have; the reference itself has none."""
+    space, folder = written(tmp_path, ROWS), tmp_path / "table"
+    run_sweep(config, space, folder, Options(seeds=(0, 3)))
+    run_sweep(config, space, folder, Options(seeds=(7,), only=("wider",)))
+    assert "auc_difference" not in swept(folder)["rows"][0]["values"]
+    run_sweep(config, space, folder, Options(reference="wider", seeds=(9,), only=("none",)))
+    assert swept(folder)["reference"] == "wider"
+    none, _, wider = swept(folder)["rows"]
+    assert [run["seed"] for run in none["runs"]] == [0, 3, 9]
+    assert [run.get("auc_difference") for run in none["runs"]] == [pytest.approx(-0.05), pytest.approx(-0.05), None]
+    assert none["values"]["auc_difference"]["runs"] == 2
+    assert none["values"]["auc_difference"]["std"] == pytest.approx(0, abs=1e-12)
+    assert none["values"]["auc"]["std"] > 0.004
+    assert wider["values"]["auc_difference"] is None
+    page = (folder / "sweep.md").read_text()
+    assert "| row | seeds | validation AUC | difference | loss |" in page
+    assert "| none | 3 | 0.9040 ± 0.0046 | -0.0500 ± 0.0000 |" in page
+    assert "| wider | 3 | 0.9533 ± 0.0035 | – |" in page
+    assert "from 'wider', seed by seed" in page
+
+
 def test_trials_below_the_median_stop_at_a_rung(trainer: Trainer, config: Config, tmp_path: Path) -> None:
     run_sweep(config, written(tmp_path, SPACE), tmp_path / "search", Options(trials=10, rungs=(4,)))
     trials = sorted(swept(tmp_path / "search")["trials"], key=lambda trial: trial["trial"])
@@ -383,7 +405,9 @@ def test_options_that_do_not_fit_are_refused(
     refused(SPACE, "is in --judge and in --fit", fit=(fit, test), judge=(test,))
     refused(SPACE, "is in --judge and in data.train", fit=(fit,), judge=(train,))
     refused(ROWS, "--labels of --fit: 3 labelled jets leave", fit=(fit,), judge=(test,), labels=3)
-    refused(ROWS, "there is 'wider'", only=("widr",))
+    refused(ROWS, "--only 'widr' is not a row; there is 'wider'", only=("widr",))
+    refused(ROWS, "--reference 'widr' is not a row; there is 'wider'", reference="widr")
+    refused(SPACE, "a search, which has no --reference", reference="wider")
     refused(ROWS, "no jets to train on", replace(config, data=replace(config.data, train=())))
     refused(ROWS, "nothing judges the runs", replace(config, probe=replace(config.probe, every=0)))
     assert not (tmp_path / "sweep" / "sweep.json").exists()
