@@ -17,7 +17,7 @@ Zenodo's own):
 With all 60,000 labels and beside other controls: the table of the README, by `jetclr benchmark`.
 
 Trained - untrained, logistic: AUC +0.0083 [+0.0068, +0.0098], p = 0.001 (paired bootstrap, 1,000 resamples).
-What each part of the recipe is for, and how to have its rows: configs/sweeps/recipe.py. All was chosen on val.h5.
+What each part of the recipe is worth, row by row: docs/recipe.md. All was chosen on val.h5.
 """
 
 from augmentations import Chain, CollinearSplit, PtSmear, Reflect, Rotate, SoftLoss, SoftSmear

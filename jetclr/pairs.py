@@ -28,8 +28,8 @@ STEEPEST = 9.0
 def with_squares(x: Float[Array, "P *B N N"]) -> Float[Array, "T *B N N"]:
     """Features of all pairs and their squares, of which each head adds some to its scores.
 
-    A parabola in the logarithm of an angle lets a head look at one scale. A small network in its place (as in
-    arXiv:2202.03772) makes a step take three times as long on two cores, and the probe was no better.
+    A parabola in the logarithm of an angle lets a head look at one scale. A network in its place (arXiv:2202.03772)
+    would take its width in memory and time for every pair.
     """
     return jnp.concatenate([x, jnp.minimum(x * x, STEEPEST)])
 

@@ -34,7 +34,7 @@ CHAINS = (
     ("docs/benchmark.md",),
     ("docs/anomaly.md",),
     ("docs/downstream.md",),
-    ("README.md", "docs/training.md", "docs/scaling.md", "docs/sweep.md", "docs/objectives.md"),
+    ("README.md", "docs/training.md", "docs/scaling.md", "docs/sweep.md", "docs/recipe.md", "docs/objectives.md"),
 )
 
 

@@ -1,4 +1,4 @@
-"""The rows of configs/sweeps/recipe.py."""
+"""The rows of configs/sweeps/recipe.py, and the page that shows what they gave."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from jetclr.sweep.program import load_program
 from jetclr.sweep.table import slug
 
 ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs/recipe.md"
 RECIPE = "+ pooled after every block: the recipe"
 
 
@@ -38,3 +39,9 @@ def test_rows_differ_and_share_the_budget(rows: dict[str, Config], toptag: Confi
         # Sums and the wide layer: linear probes see equally many numbers.
         assert row.encoder.pooled_width + row.encoder.wide == width, name
         assert layer_names(row.encoder, row.head) == layer_names(toptag.encoder, toptag.head), name
+
+
+def test_the_page_has_every_row(rows: dict[str, Config]) -> None:
+    table = [line.split(" | ")[0].removeprefix("| ") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    assert table[0] == "row"
+    assert [name.replace("**", "") for name in table[2:]] == list(rows)
