@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from augmentations import Chain, CollinearSplit, Rotate, SoftLoss, SoftSmear, Transform, Translate
 from jetclr.config import Config
+from jetclr.encoder import Encoder
 from jetclr.features import Features
 from jetclr.objectives import SupCon
 
@@ -25,11 +26,8 @@ def rows(config: Config) -> dict[str, Config]:
     """Name and config of each row, in the order of the table; `config` is that of configs/toptag.py."""
     # Every row has the head, the objective and the optimiser of the recipe. It begins with the study's inputs and
     # constituents, attention without pairs, one pooling, and a wider last layer: all embeddings are equally wide.
-    pooled = config.encoder.pooled_width
-    once = replace(config.encoder, depth="last")
-    once = replace(once, wide=once.wide + pooled - once.pooled_width)
-    paired = replace(config, encoder=once)
-    plain = replace(config, encoder=replace(once, pairwise=()))
+    paired = replace(config, encoder=as_wide(replace(config.encoder, depth="last"), config.encoder))
+    plain = replace(paired, encoder=replace(paired.encoder, pairwise=()))
     fifty = replace(plain, data=replace(config.data, constituents=50, buckets=()))
     study = replace(fifty, features=Features(("pt_600", "eta", "phi"), center=False))
     made = {name: with_views(study, view) for name, view in STUDY.items()}
@@ -46,20 +44,23 @@ def rows(config: Config) -> dict[str, Config]:
         "angles blurred a third as much": (turn, mirror, SoftSmear(scale=0.5, floor=0.5), pt, loss, split),
         "exact pT": (turn, mirror, blur, loss, split),
         "neither rotation nor reflection": (blur, pt, loss, split),
-        "loss up to 4 GeV, splitting of all, twice": (
-            *(turn, mirror, blur, pt),
-            *(SoftLoss(scale=4.0), CollinearSplit(), CollinearSplit()),
-        ),
     }
+    more = (SoftLoss(scale=4.0), CollinearSplit(), CollinearSplit())
+    changed["loss up to 4 GeV, splitting of all, twice"] = (turn, mirror, blur, pt, *more)
     made |= {name: with_views(config, Chain(*steps)) for name, steps in changed.items()}
     made["labels instead of copies (SupCon)"] = replace(config, objective=SupCon(temperature=0.2))
     safe = replace(config.encoder, irc_safe=True, pooling=("pt",), pairwise=("ln_dr",))
     made["IRC-safe encoder"] = replace(
         config,
         features=Features(("eta", "phi", "r", "r2")),
-        encoder=replace(safe, wide=safe.wide + pooled - safe.pooled_width),
+        encoder=as_wide(safe, config.encoder),
     )
     return made
+
+
+def as_wide(encoder: Encoder, other: Encoder) -> Encoder:
+    """The encoder with as many units after pooling as make its embedding as wide as the other's."""
+    return replace(encoder, wide=other.wide + other.pooled_width - encoder.pooled_width)
 
 
 def with_views(config: Config, view: Transform) -> Config:

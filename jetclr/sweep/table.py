@@ -35,11 +35,11 @@ class Table:
         self.folder, self.rows, self.judge, self.seeds = folder, rows, judge, seeds
         self.only, self.reference = only or tuple(rows), reference
         self.controls = bool(judge.fit)
-        for option, names in (("only", self.only), ("reference", (reference,) if reference else ())):
-            for name in names:
-                if name not in rows:
-                    near = difflib.get_close_matches(name, rows, n=1) or rows
-                    raise UserError(f"--{option} {name!r} is not a row; there is {', '.join(map(repr, near))}")
+        named = [("only", name) for name in only] + [("reference", reference)] * bool(reference)
+        for option, name in named:
+            if name not in rows:
+                near = difflib.get_close_matches(name, rows, n=1) or rows
+                raise UserError(f"--{option} {name!r} is not a row; there is {', '.join(map(repr, near))}")
         self._refuse_changes()
 
     def take(self, held: ExitStack) -> Job | None:
@@ -77,7 +77,7 @@ class Table:
         about: dict[str, Any] = {"rows": told}
         if self.reference:
             caption += f" The difference is that of the AUC from {self.reference!r}, seed by seed."
-            about = {"reference": self.reference} | about
+            about["reference"] = self.reference
         return Results(("row", "seeds", *names.values()), rows, caption, about, left)
 
     def _done(self, name: str) -> bool:
