@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from scipy.stats import ks_2samp, wasserstein_distance
 
-from jetclr.data.flags import Piece, classes, is_number
+from jetclr.data.flags import classes
 from jetclr.data.names import CONSTITUENT_COLUMNS, JET_COLUMNS
+from jetclr.data.pieces import Piece, is_number
 from jetclr.data.store import Store
 
 MOST = 1_000_000

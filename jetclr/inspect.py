@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from jetclr.compare import Column, Distance, Quantiles, Sample, distances, unit_of
-from jetclr.data.flags import Faults, Flag, flags_between, label_name, pieces, split_name
+from jetclr.data.flags import Faults, Flag, flags_between, label_name, split_name
+from jetclr.data.pieces import pieces
 from jetclr.data.store import Store, make_parent, write_json
 from jetclr.errors import UserError
 from probes.plots import histograms, palette, ratios

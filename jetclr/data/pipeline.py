@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from jetclr.data.buckets import Layout, choose_layout, fits, multiplicities
-from jetclr.data.flags import is_number
+from jetclr.data.pieces import is_number
 from jetclr.data.sampling import EACH_JET_ONCE, Draws, EachOnce, Sampling, jet_weights
 from jetclr.data.store import Store
 from jetclr.errors import UserError

@@ -15,9 +15,9 @@ from scipy.stats import norm
 
 from jetclr import compare
 from jetclr.compare import Column, Sample, distance, distances, unit_of
-from jetclr.data import flags as flags_module
+from jetclr.data import pieces as pieces_module
 from jetclr.data.chunk import JetChunk, join_chunks, slice_chunk
-from jetclr.data.flags import pieces
+from jetclr.data.pieces import pieces
 from jetclr.data.store import Store, StoreWriter
 from jetclr.errors import UserError
 from jetclr.inspect import default_picture, inspect, inspect_stores, report, show, to_json
@@ -195,7 +195,7 @@ def test_constituents_are_taken_about_the_axis_and_codes_left_out(tmp_path: Path
 def test_a_sample_of_a_large_store_is_even_and_knows_the_extremes_of_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flags_module, "PIECE_JETS", 30)
+    monkeypatch.setattr(pieces_module, "PIECE_JETS", 30)
     chunk = toy_chunk(np.random.default_rng(0), 400)
     number = np.arange(400, dtype=np.float32)
     store = Store(write(tmp_path / "s", chunk._replace(jets=chunk.jets | {"number": number})))

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetclr.data import flags as flags_module
+from jetclr.data import pieces as pieces_module
 from jetclr.data.chunk import JetChunk, join_chunks, select, slice_chunk
 from jetclr.data.content import NO_CONTENT, Copies, content_hash, copies, shared
-from jetclr.data.flags import AXIS_RANGE, Faults, Flag, cut_at, flags_between, label_flags, pieces, split_flags, uneven
+from jetclr.data.flags import AXIS_RANGE, Faults, Flag, cut_at, flags_between, label_flags, split_flags, uneven
+from jetclr.data.pieces import pieces
 from jetclr.data.store import Store, StoreWriter
 from jetclr.errors import UserError
 from tests.conftest import write_toy_store
@@ -58,7 +59,7 @@ def with_jets(chunk: JetChunk, **columns: np.ndarray) -> JetChunk:
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flags_module, "PIECE_JETS", 30)  # so that blocks of 50 are cut, and jets counted across pieces
+    monkeypatch.setattr(pieces_module, "PIECE_JETS", 30)  # so that blocks of 50 are cut, and jets counted across pieces
 
 
 def test_a_sound_store_has_no_flags(tmp_path: Path) -> None:
