@@ -2,7 +2,7 @@
 
     jetclr pretrain configs/anomaly_qcd.py --workdir runs/anomaly_qcd
 
-The recipe of configs/toptag.py with a third view of every jet; docs/anomaly.md generates the jets, docs/training.md
+The recipe of configs/anomaly.py with a third view of every jet; docs/anomaly.md generates the jets, docs/training.md
 explains the anomalies. The objective was chosen in runs of 600 steps with 128 jets on validation jets.
 """
 
@@ -26,7 +26,7 @@ from jetclr.features import Features
 from jetclr.objectives import AnomCLR
 from jetclr.optim import Optim
 
-# As in configs/toptag.py, which says why they are so strong.
+# Those of configs/toptag.py, which says why they are so strong, with more loss and more splitting.
 view = Chain(
     Rotate(),
     Reflect(),
