@@ -194,7 +194,10 @@ def _abandoning() -> Iterator[None]:
         if not distributed.several():
             raise
         raise _abandon(str(error), error.__cause__) from error
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        # A step that is begun after a connection broke raises ValueError; other ones are faults of ours.
+        if isinstance(error, ValueError) and not (distributed.several() and re.search(LOST, str(error))):
+            raise
         reason = str(error).splitlines()[0][:200]
         if "RESOURCE_EXHAUSTED" in reason:
             reason = (

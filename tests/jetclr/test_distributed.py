@@ -6,10 +6,11 @@ The variables are those that Slurm 22.05, Open MPI 4.1 and 5.0 and MPICH 4.0 wer
 import sys
 from types import SimpleNamespace
 
+import jax
 import pytest
 from jax._src.clusters import ClusterEnv  # the only place that says which methods there are
 
-from jetclr import distributed
+from jetclr import distributed, train
 from jetclr.distributed import Peers, find_launcher, local_devices
 from jetclr.errors import UserError
 
@@ -214,3 +215,17 @@ def test_a_host_with_tpus_may_be_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("jax.distributed.initialize", find_nobody)
     distributed._initialize("the others", maybe_alone=True)
+
+
+@pytest.mark.parametrize("raised", [jax.errors.JaxRuntimeError, ValueError])  # in a step, and as one is begun
+def test_a_broken_connection_is_a_lost_peer(raised: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "several", lambda: True)
+    with pytest.raises(distributed.PeerLost, match="lost contact with another process"), train._abandoning():
+        raise raised("UNKNOWN: Gloo AllGather failed: Read error [127.0.0.1]:8104: Connection reset by peer")
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_other_faults_of_ours_are_no_lost_peer(several: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "several", lambda: several)
+    with pytest.raises(ValueError, match=r"^shapes differ$"), train._abandoning():
+        raise ValueError("shapes differ")
