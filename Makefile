@@ -32,7 +32,7 @@ $(STORES): $(DEMO)/%/metadata.json: | $(VENV)/demo
 		--seed $(SEED_$(word 2,$(subst -, ,$*))) $(DEMO)/$*
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 slow: $(VENV)/dev
 	$(BIN)/python -m pytest -m slow

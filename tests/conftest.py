@@ -21,12 +21,13 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # xdist's workers inherit tha
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
-# Nearly all programs of the tests run once and for a moment: they are compiled in half the time, to run slower.
+# Nearly all programs of the tests run once and for a moment: they are compiled in a third of the time, to run slower.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
+        "--xla_cpu_use_fusion_emitters=false",
     ]
 )
 
@@ -34,11 +35,13 @@ import jax  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 
 from jetclr.cli import main  # noqa: E402
 from jetclr.data.store import StoreWriter  # noqa: E402
@@ -49,12 +52,34 @@ settings.register_profile("jax", deadline=None, max_examples=25, derandomize=Tru
 settings.load_profile("jax")
 
 # Started first, or one worker would be left alone with them at the end.
-LONG = ("tests/test_documentation.py", "tests/jetclr/test_parallel.py", "tests/jetclr/benchmark/test_benchmark.py")
+LONG = (
+    "tests/test_documentation.py",
+    "tests/jetclr/test_step.py",
+    "tests/jetclr/test_train.py",
+    "tests/jetclr/test_parallel.py",
+    "tests/jetclr/benchmark/test_benchmark.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long tests first; every worker of xdist finds the same order."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_are_dropped() -> Iterator[None]:
+    """After each module: thousands of programs are more mappings of memory than a process may have, and it dies."""
+    yield
+    jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def blank_figures() -> Iterator[None]:
+    """Figures are saved empty: to set their text takes most of the time of a command that writes a page."""
+    save = Figure.savefig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda self, *to, **settings: save(Figure(), *to, **settings))
+        yield
 
 
 CONFIG = Path(__file__).parent / "tiny_config.py"

@@ -20,6 +20,8 @@ from tests.jetclr.data.readers import test_jetclass as jetclass
 from tests.jetclr.data.readers.test_toptag import rows, write
 from tests.test_examples import run_script
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 ROOT = Path(__file__).parent.parent
 # What makes a run small; it is added to pretraining commands.
 SMALL = (

@@ -20,8 +20,6 @@ from jetclr.config import Config, Data
 from tests.cost_check import instructions
 from tests.toys import toy_batch
 
-pytestmark = pytest.mark.xdist_group("step_budget")  # the same programs
-
 JETS, SLOTS, WIDTH = 16, 24, 64
 
 FLOPS = (1.0, 1.2)

@@ -21,8 +21,7 @@ from jetclr.errors import UserError
 from tests.conftest import CONFIG
 from tests.jetclr.benchmark.conftest import noisy_chunk, write
 
-# On one worker, so that what all of them share is made once.
-pytestmark = pytest.mark.xdist_group("benchmark")
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,6 @@ from jetclr.cli import main
 from jetclr.data.store import Store
 from jetclr.errors import UserError
 
-# On one worker, so that what all of them share is made once.
-pytestmark = pytest.mark.xdist_group("benchmark")
-
 JETS = 260 + 300 + 400
 
 

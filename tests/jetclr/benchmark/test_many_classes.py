@@ -13,8 +13,7 @@ from jetclr.benchmark.writing import write_results
 from jetclr.data.chunk import JetChunk
 from tests.jetclr.benchmark.conftest import noisy_chunk, write
 
-# On one worker, so that what all of them share is made once.
-pytestmark = pytest.mark.xdist_group("benchmark")
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
 def three_classes(path: Path, seed: int, jets: int) -> Path:
