@@ -36,7 +36,7 @@ class Measured:
     @property
     def name(self) -> str:
         """As it is called in tables of comparisons."""
-        layer = f"on {self.task.layer}" if self.task.layer != self.representation.main else ""
+        layer = "" if self.task.layer in (ON_JETS, self.representation.main) else f"on {self.task.layer}"
         return " ".join(filter(None, (self.representation.name, self.probe, layer)))
 
     @property

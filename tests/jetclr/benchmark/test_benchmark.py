@@ -70,6 +70,7 @@ def test_every_part_is_there(found: Benchmark) -> None:
     for representation in names:
         assert sum(s.chosen for s in found.scores if s.representation == representation) == 1
     assert ("run", "run untrained", "logistic") in {(c.a, c.b, c.probe) for c in found.comparisons}
+    assert networks <= {c.b for c in found.comparisons}  # which have no layer to be named by
     for mine in ("run", "theirs"):
         against = [c.b for c in found.comparisons if c.a.startswith(mine)]
         assert all(any(b.startswith(other) for b in against) for other in names - {mine})
