@@ -85,9 +85,7 @@ def test_loss_and_gradient_do_not_depend_on_the_devices(shape: Devices) -> None:
     assert_same(alone(), train(config, mesh, STEPS), 1e-5)
 
 
-@pytest.mark.parametrize(
-    "shape", [Devices(1), pytest.param(Devices(2), marks=pytest.mark.slow), Devices(1, 2)], ids=str
-)
+@pytest.mark.parametrize("shape", [Devices(1), Devices(2), Devices(1, 2)], ids=str)
 def test_chunks_give_the_whole_batch_s_loss_and_gradient(shape: Devices) -> None:
     """GradCache (arXiv:2101.06983) at four chunks, dropout and all."""
     config = tiny(steps=STEPS, chunks=4)

@@ -23,8 +23,6 @@ from probes.anomaly.search.classifier import Trees
 from tests.jetclr.anomaly.kinds import chosen, write_kind
 from tests.toys import toy_chunk
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
-
 REGIONS = Regions(3300.0, 3700.0, 2800.0, 4500.0)
 TREES = Trees(members=1, trees=5)
 

@@ -13,8 +13,6 @@ from jetclr.benchmark.writing import write_results
 from jetclr.data.chunk import JetChunk
 from tests.jetclr.benchmark.conftest import noisy_chunk, write
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
-
 
 def three_classes(path: Path, seed: int, jets: int) -> Path:
     """One prong or three, and of those with three prongs a third class whose constituents are softer by half."""
